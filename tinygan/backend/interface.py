@@ -1,0 +1,257 @@
+"""What a backend is: an array module `xp` and a short list of operations, each with its formula.
+
+Every operation stands here in its plain form, written once for both array modules. A backend may
+replace it by a faster one; tests hold each fast form equal to the plain one beside it.
+
+Operations write into `out` (allocating in steady state is what makes small networks slow), never
+into any other argument, and return `out`, a 0-d array, or nothing. Shapes: x (N, n_in),
+W (n_in, n_out), b (n_out,).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Array = Any  # a numpy.ndarray or a cupy.ndarray: which one is known to the backend alone
+
+
+class Backend:
+    """An array module, a floating dtype, and the operations that networks spend their time in."""
+
+    name: str
+    device: str  # in words, for run.json and benchmark reports
+    reason: str  # why this backend was taken
+
+    def __init__(self, xp: Any, dtype: str) -> None:
+        self.xp = xp
+        self.dtype = xp.dtype(dtype)
+        self._scratch: dict[tuple[str, tuple[int, ...], Any], Array] = {}
+
+    # ---- memory ------------------------------------------------------------------------------
+
+    def from_host(self, array: Any, dtype: Any = None) -> Array:
+        """A copy of a NumPy array on this backend (default: its own dtype for floats)."""
+        raise NotImplementedError
+
+    def to_host(self, array: Array) -> Any:
+        """A copy of `array` as a NumPy array; on a GPU this waits for the device."""
+        raise NotImplementedError
+
+    def synchronise(self) -> None:
+        """Wait until the device has finished (NumPy: at once)."""
+
+    def check(self, array: Any, what: str) -> None:
+        """Raise TypeError, naming the fix, unless `array` is an array of this backend."""
+        raise NotImplementedError
+
+    def philox(self, key: tuple[int, int], counter: tuple[int, int, int, int], n: int) -> Array:
+        """n uint32 words of Philox 4x64-10 as `numpy.random.Philox` makes them: [noise.1].
+
+        `key` and `counter` are 64-bit words, least significant first; the counter is advanced by
+        one before the first block; each 64-bit output gives its low half, then its high half.
+        """
+        raise NotImplementedError
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        return self.xp.empty(shape, self.dtype if dtype is None else dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        return self.xp.zeros(shape, self.dtype if dtype is None else dtype)
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        """A buffer for use within one operation, the same memory at every call."""
+        key = (name, shape, self.dtype if dtype is None else dtype)
+        if key not in self._scratch:
+            self._scratch[key] = self.empty(shape, dtype)
+        return self._scratch[key]
+
+    # ---- products ----------------------------------------------------------------------------
+
+    def matmul(self, a: Array, b: Array, out: Array) -> Array:
+        """out = a b"""
+        return self.xp.matmul(a, b, out=out)
+
+    def affine(self, x: Array, W: Array, b: Array, out: Array) -> Array:
+        """out = x W + b"""
+        self.xp.matmul(x, W, out=out)
+        out += b
+        return out
+
+    def matmul_add(self, a: Array, b: Array, out: Array) -> Array:
+        """out += a b"""
+        out += self.xp.matmul(a, b, out=self.scratch("matmul_add", out.shape, out.dtype))
+        return out
+
+    def column_sums(self, x: Array, out: Array) -> Array:
+        """out = 1ᵀ x, for x (N, n)"""
+        return self.xp.sum(x, axis=0, out=out)
+
+    def add_column_sums(self, x: Array, out: Array) -> Array:
+        """out += 1ᵀ x"""
+        out += self.column_sums(x, self.scratch("column_sums", out.shape, out.dtype))
+        return out
+
+    # ---- activations -------------------------------------------------------------------------
+
+    def leaky_factor(self, x: Array, slope: float, out: Array) -> Array:
+        """out = slope where the sign bit of x is set, else 1, so that leaky(x) = x·out: [act.4]."""
+        out[...] = self.xp.where(self.xp.signbit(x), slope, 1.0)
+        return out
+
+    def sigmoid(self, x: Array, out: Array) -> Array:
+        """out = 1 / (1 + exp(-x)), to full relative precision and without overflow: [act.7]."""
+        # exp stays finite up to this limit in the narrower of the two dtypes' ranges.
+        limit = 80.0 if x.dtype.itemsize == 4 else 700.0
+        self.xp.negative(x, out=out)
+        self.xp.minimum(out, limit, out=out)
+        self.xp.exp(out, out=out)
+        out += 1.0
+        return self.xp.reciprocal(out, out=out)
+
+    def tanh_backward(self, dy: Array, y: Array, out: Array) -> Array:
+        """out = dy (1 - y²)"""
+        self.xp.multiply(y, y, out=out)
+        self.xp.subtract(1.0, out, out=out)
+        out *= dy
+        return out
+
+    def sigmoid_backward(self, dy: Array, y: Array, out: Array) -> Array:
+        """out = dy y (1 - y)"""
+        self.xp.subtract(1.0, y, out=out)
+        out *= y
+        out *= dy
+        return out
+
+    def maxout(self, h: Array, out: Array) -> Array:
+        """out[n, u] = max_p h[n, p, u], for h (N, pieces, units)"""
+        return self.xp.max(h, axis=1, out=out)
+
+    def maxout_backward(self, dy: Array, h: Array, y: Array, out: Array) -> Array:
+        """out[n, p, u] = dy[n, u] where p is the first piece with h = y, else 0."""
+        pieces = self.xp.arange(h.shape[1])[:, None]
+        out[...] = (h.argmax(axis=1)[:, None, :] == pieces) * dy[:, None, :]
+        return out
+
+    # ---- batch normalisation: x (N, C) -----------------------------------------------------------
+
+    def batch_norm(
+        self, x: Array, gamma: Array, beta: Array, eps: float, x_hat: Array, y: Array
+    ) -> tuple[Array, Array, Array]:
+        """x_hat = (x - mean) / sqrt(var + eps), y = gamma x_hat + beta: [bn.1].
+
+        Returns mean, (biased) variance and 1 / sqrt(var + eps) of the batch, each (C,).
+        """
+        n = len(x)
+        stats = self.scratch("bn_stats", (3, x.shape[1]), x.dtype)
+        mean, var, inv_std = stats[0], stats[1], stats[2]
+        self.column_sums(x, out=mean)
+        mean /= n
+        self.xp.subtract(x, mean, out=x_hat)
+        self.xp.multiply(x_hat, x_hat, out=y)
+        self.column_sums(y, out=var)
+        var /= n
+        self.xp.add(var, eps, out=inv_std)
+        self.xp.sqrt(inv_std, out=inv_std)
+        self.xp.reciprocal(inv_std, out=inv_std)
+        x_hat *= inv_std
+        self.xp.multiply(x_hat, gamma, out=y)
+        y += beta
+        return mean, var, inv_std
+
+    def batch_norm_backward(
+        self, dy: Array, x_hat: Array, gamma: Array, inv_std: Array, out: Array
+    ) -> tuple[Array, Array, Array]:
+        """out = gamma·inv_std·(dy - mean(dy) - x_hat·mean(dy·x_hat)): [bn.2].
+
+        Returns out, 1ᵀ(dy·x_hat) and 1ᵀdy: the gradients for gamma and beta.
+        """
+        n, c = x_hat.shape
+        sums = self.scratch("bn_sums", (2, c), dy.dtype)
+        d_gamma, d_beta = sums[0], sums[1]
+        self.column_sums(dy, out=d_beta)
+        self.xp.multiply(dy, x_hat, out=out)
+        self.column_sums(out, out=d_gamma)
+        row = self.scratch("bn_row", (2, c), dy.dtype)
+        self.xp.multiply(d_gamma, 1.0 / n, out=row[0])
+        self.xp.multiply(d_beta, 1.0 / n, out=row[1])
+        self.xp.multiply(x_hat, row[0], out=out)
+        out += row[1]
+        self.xp.subtract(dy, out, out=out)
+        self.xp.multiply(gamma, inv_std, out=row[0])
+        out *= row[0]
+        return out, d_gamma, d_beta
+
+    # ---- losses: logits and probabilities (N, 1) -------------------------------------------------
+
+    def bce_logits(self, x: Array, target: Any, out: Array) -> Array:
+        """mean of max(x, 0) - x t + log1p(exp(-|x|)), a 0-d array; out = sigmoid(x) - t.
+
+        [bce.3] and, before the division by N that the caller folds in, [bce.4].
+        """
+        xp = self.xp
+        loss = xp.maximum(x, 0.0) - x * target + xp.log1p(xp.exp(-xp.abs(x)))
+        self.sigmoid(x, out=out)
+        out -= target
+        return loss.mean()
+
+    def bce_probabilities(self, p: Array, target: Any, eps: float, out: Array) -> Array:
+        """mean of -t log p - (1 - t) log(1 - p) with p clipped to [eps, 1 - eps]: [bce.1].
+
+        out = (p - t) / (p (1 - p)) inside the clip, 0 outside: [bce.2] before division by N.
+        """
+        xp = self.xp
+        q = xp.clip(p, eps, 1.0 - eps)
+        loss = -(target * xp.log(q) + (1.0 - target) * xp.log1p(-q))
+        out[...] = xp.where(q == p, (q - target) / (q * (1.0 - q)), 0.0)
+        return loss.mean()
+
+    # ---- optimisers: flat arrays ---------------------------------------------------------------
+
+    def sgd(self, theta: Array, grad: Array, velocity: Array, lr: float, momentum: float) -> None:
+        """velocity = momentum·velocity - lr·grad; theta += velocity: [sgd.1]."""
+        velocity *= momentum
+        velocity -= self.xp.multiply(
+            grad, lr, out=self.scratch("optimiser", grad.shape, grad.dtype)
+        )
+        theta += velocity
+
+    def adam(
+        self,
+        theta: Array,
+        grad: Array,
+        m: Array,
+        v: Array,
+        beta1: float,
+        beta2: float,
+        rate: float,
+        eps: float,
+    ) -> None:
+        """m = beta1·m + grad, v = beta2·v + grad², theta -= rate·m / (sqrt(v) + eps): [adam.3].
+
+        The moments are kept without their factors (1 - beta); `rate` and `eps` come rescaled.
+        """
+        s = self.scratch("optimiser", grad.shape, grad.dtype)
+        m *= beta1
+        m += grad
+        v *= beta2
+        v += self.xp.multiply(grad, grad, out=s)
+        self.xp.sqrt(v, out=s)
+        s += eps
+        self.xp.divide(m, s, out=s)
+        s *= rate
+        theta -= s
+
+    # ---- data and noise ------------------------------------------------------------------------
+
+    def dropout_factor(self, words: Array, q: int, out: Array) -> Array:
+        """out = 256/q where the i-th byte of `words` is below q, else 0: [dropout.3]."""
+        bits = words.view(self.xp.uint8)[: out.size].reshape(out.shape)
+        return self.xp.multiply(bits < q, 256.0 / q, out=out)
+
+    def gather_images(
+        self, images: Array, index: Array, scale: float, shift: float, out: Array
+    ) -> Array:
+        """out = scale·images[index] + shift, for uint8 images (N, H, W, C)"""
+        self.xp.multiply(images[index], self.dtype.type(scale), out=out)
+        out += shift
+        return out

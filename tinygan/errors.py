@@ -1,0 +1,31 @@
+"""Errors that a user can cause: each is one clear line, and every command line prints it as such."""
+
+from __future__ import annotations
+
+
+class TinyganError(Exception):
+    """Base of all of them; command lines print ``error: ...`` and exit with status 2."""
+
+
+class BackendError(TinyganError):
+    """The asked backend cannot run here (package or device missing)."""
+
+
+class ShapeError(TinyganError, ValueError):
+    """Shapes do not fit; the message names the layer, the expected and the given shape."""
+
+
+class DataError(TinyganError, ValueError):
+    """A data set is missing, damaged or outside the range that G can reach."""
+
+
+class CheckpointError(TinyganError):
+    """A checkpoint is damaged or belongs to another architecture; nothing was loaded."""
+
+
+class OptionError(TinyganError, ValueError):
+    """An option has a value that makes no sense."""
+
+
+class NonFiniteError(TinyganError, ArithmeticError):
+    """A loss or parameter became NaN or infinite; the message names where."""

@@ -1,0 +1,136 @@
+"""Algorithm 1 of Goodfellow et al. 2014, and its other orders of play. See docs/algorithm1.md.
+
+One *step* is one update of G, whatever the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tinygan.backend import Array
+from tinygan.gan.objectives import Objective
+from tinygan.nn.network import Network
+from tinygan.noise import Noise
+
+Update = Callable[[], None]
+
+
+def paper(game: Game, ascend_D: Update, descend_G: Update, k: int = 1) -> None:
+    """One pass through the body of Algorithm 1's outer loop: [alg.1]."""
+    for game.noise.sub in range(1, k + 1):  # for k steps do
+        z = game.draw_noise()  #   sample minibatch of m noise samples z ~ p_g(z)
+        x = game.sample()  #   sample minibatch of m examples x ~ p_data(x)
+        game.discriminator_gradient(x, game.fakes(z))
+        ascend_D()  #   update D by ascending its stochastic gradient
+    game.noise.sub = 0  # end for
+    z = game.draw_noise()  # sample minibatch of m noise samples z ~ p_g(z)
+    game.generator_gradient(game.fakes(z))
+    descend_G()  # update G by descending its stochastic gradient
+
+
+def simultaneous(game: Game, ascend_D: Update, descend_G: Update, k: int = 1) -> None:
+    """Both gradients at the same point, from one pass of D over the fakes: [alg.2].
+
+    "G first, then D on the same detached fakes" is this: D has not moved when G's gradient is
+    taken, and G's move does not change the fakes that D sees.
+    """
+    game.noise.sub = 1
+    z, x = game.draw_noise(), game.sample()
+    fakes = game.fakes(z)
+    game.discriminator_gradient(x, fakes)
+    game.generator_gradient(fakes, judged=True)
+    ascend_D()
+    descend_G()
+
+
+def alternating(game: Game, ascend_D: Update, descend_G: Update, k: int = 1) -> None:
+    """G first; D then sees the G that has moved: [alg.3]."""
+    game.noise.sub = 0
+    game.generator_gradient(game.fakes(game.draw_noise()))
+    descend_G()
+    for game.noise.sub in range(1, k + 1):
+        z, x = game.draw_noise(), game.sample()
+        game.discriminator_gradient(x, game.fakes(z))
+        ascend_D()
+
+
+ORDERS = {"paper": paper, "simultaneous": simultaneous, "alternating": alternating}
+
+
+class Game:
+    """G, D, what they want and what they are shown: V(D, G) of equation 1, and two verbs.
+
+    Each verb leaves a *loss* gradient in one player's `gradients`: going down D's loss is
+    ascending V. Neither touches the other player: "freezing" D is not giving it an update.
+    """
+
+    def __init__(
+        self,
+        G: Network,
+        D: Network,
+        objective: Objective,
+        draw_noise: Callable[[], Array],
+        sample: Callable[[], Array],
+        noise: Noise,
+    ) -> None:
+        """`draw_noise()` gives z (m, latent) and `sample()` gives x (m, H, W, C), both as
+        functions of where `noise` stands."""
+        self.G, self.D, self.objective = G, D, objective
+        self.draw_noise, self.sample, self.noise = draw_noise, sample, noise
+        # Call sites: each pass whose activations must live at the same time has its own memory.
+        self.G_of_z = G.cache("G(z)", noise=noise)
+        self.D_of_x = D.cache("D(x)", noise=noise)
+        self.D_of_fakes = D.cache("D(G(z))", noise=noise)
+        self.D_for_G = D.cache("D(G(z)) for G", noise=noise)
+        self._losses = D.cache("losses")
+
+    def fakes(self, z: Array) -> Array:
+        """G(z) (m, H, W, C), a loan until the next call."""
+        return self.G.forward(z, self.G_of_z)
+
+    def discriminator_gradient(self, x: Array, fakes: Array) -> None:
+        """D.gradients = gradient of D's loss; G is not involved, its output is data: [alg.4]."""
+        self.real_logits = self.D.forward(x, self.D_of_x)
+        self.fake_logits = self.D.forward(fakes, self.D_of_fakes)
+        self.d_loss, d_real, d_fake = self.objective.discriminator(
+            self.real_logits, self.fake_logits, self._losses
+        )
+        self.D.gradients.fill(0)
+        self.D.backward(d_real, self.D_of_x, input_grad=False)
+        self.D.backward(d_fake, self.D_of_fakes, input_grad=False)
+
+    def generator_gradient(self, fakes: Array, judged: bool = False) -> None:
+        """G.gradients = gradient of G's loss, through D: [alg.5].
+
+        `judged`: D's pass over these fakes (dropout masks included) is already at hand.
+        """
+        site = self.D_of_fakes if judged else self.D_for_G
+        logits = self.fake_logits if judged else self.D.forward(fakes, site)
+        self.g_loss, d_logits = self.objective.generator(logits, self._losses)
+        d_fakes = self.D.backward(d_logits, site, param_grads=False)
+        self.G.gradients.fill(0)
+        self.G.backward(d_fakes, self.G_of_z, input_grad=False)
+
+    def metrics(self) -> dict[str, float]:
+        """What the last step saw, as Python numbers (on a GPU this waits for the device).
+
+        d_loss, g_loss; d_real = mean D(x) and d_fake = mean D(G(z)); acc_real and acc_fake, the
+        shares of real and of fake images that D told right.
+        """
+        real, fake = self.real_logits, self.fake_logits
+        sigmoid, new = self.D.backend.sigmoid, self._losses.new
+        values = {
+            "d_loss": self.d_loss,
+            "g_loss": self.g_loss,
+            "d_real": sigmoid(real, out=new("p_real", real.shape)).mean(),
+            "d_fake": sigmoid(fake, out=new("p_fake", fake.shape)).mean(),
+            "acc_real": (real > 0).mean(),
+            "acc_fake": (fake <= 0).mean(),
+        }
+        return {name: float(value) for name, value in values.items()}
+
+    def first_nonfinite(self) -> str | None:
+        """Where the first NaN or infinity stands, in words: parameters, then activations."""
+        sites = (self.G_of_z, self.D_of_x, self.D_of_fakes, self.D_for_G)
+        found = self.G.first_nonfinite() or self.D.first_nonfinite()
+        return found or next(filter(None, (site.first_nonfinite() for site in sites)), None)

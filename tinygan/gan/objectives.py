@@ -1,0 +1,98 @@
+"""What each player wants: a loss and its gradient on D's logits. Derivation: docs/objectives.md.
+
+D always ends in logits. An objective is two short functions: one for D, one for G.
+With `probabilities` the same objective is computed through p = sigmoid(logit), as older code does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tinygan.backend import Array
+from tinygan.errors import OptionError
+from tinygan.nn.cache import Cache
+
+PROBABILITY_CLIP = 1e-7  # the nearest to 1 that float32 still tells from 1, as in Keras
+
+
+def bce_with_logits(logits: Array, target: float | Array, cache: Cache) -> tuple[Array, Array]:
+    """Mean BCE(sigmoid(logits), target) and its gradient on the logits, (N, 1).
+
+    `target` in [0, 1], a number or (N, 1); soft labels are allowed. Stable at |logit| = 1e4.
+    """
+    d = cache.new("d", logits.shape)
+    loss = cache.backend.bce_logits(logits, target, out=d)  # [bce.3]
+    d *= 1.0 / logits.size  # [bce.4]
+    return loss, d
+
+
+def bce_with_probabilities(
+    logits: Array, target: float | Array, cache: Cache
+) -> tuple[Array, Array]:
+    """The same through p = sigmoid(logit), p clipped to [1e-7, 1 - 1e-7].
+
+    The way of tutorials; beyond the clip (|logit| > 16.1) it has no gradient.
+    """
+    p = cache.backend.sigmoid(logits, out=cache.new("p", logits.shape))
+    d = cache.new("d", logits.shape)
+    loss = cache.backend.bce_probabilities(p, target, PROBABILITY_CLIP, out=d)  # [bce.1]
+    d *= p * (1.0 - p) / logits.size  # [bce.2], then through the sigmoid  [obj.4]
+    return loss, d
+
+
+Loss = Callable[[Array, "float | Array", Cache], tuple[Array, Array]]
+LOSSES: dict[str, Loss] = {"logits": bce_with_logits, "probabilities": bce_with_probabilities}
+
+
+class Objective(NamedTuple):
+    """D's loss and G's loss, each with its gradient on the logits.
+
+    discriminator(real_logits, fake_logits, cache) -> (loss, d_real, d_fake)
+    generator(fake_logits, cache)                  -> (loss, d_fake)
+    Losses are 0-d arrays: making Python numbers of them would wait for a GPU.
+    """
+
+    discriminator: Callable[[Array, Array, Cache], tuple[Array, Array, Array]]
+    generator: Callable[[Array, Cache], tuple[Array, Array]]
+
+
+def make_objective(
+    name: str = "non-saturating",
+    loss: str = "logits",
+    halved: bool = True,
+    real_target: float = 1.0,
+) -> Objective:
+    """The objective called `name` ("minimax" or "non-saturating").
+
+    loss:         "logits" or "probabilities"
+    halved:       D's loss is the mean of its two halves, not their sum (equilibrium log 2, log 4)
+    real_target:  D's label for real images; 0.9, say, smooths one-sidedly
+    """
+    if name not in ("minimax", "non-saturating"):
+        raise OptionError(f"unknown objective {name!r}: choose minimax or non-saturating")
+    if loss not in LOSSES:
+        raise OptionError(f"unknown loss {loss!r}: choose logits or probabilities")
+    if not 0.0 <= real_target <= 1.0:
+        raise OptionError(f"a label lies in [0, 1], got {real_target}")
+    bce = LOSSES[loss]
+
+    def discriminator(real: Array, fake: Array, cache: Cache) -> tuple[Array, Array, Array]:
+        """-E log D(x) - E log(1 - D(G(z))), or half of it: [obj.1]."""
+        loss_real, d_real = bce(real, real_target, cache["real"])
+        loss_fake, d_fake = bce(fake, 0.0, cache["fake"])
+        total = loss_real + loss_fake
+        if halved:
+            total, d_real, d_fake = 0.5 * total, 0.5 * d_real, 0.5 * d_fake
+        return total, d_real, d_fake
+
+    def minimax(fake: Array, cache: Cache) -> tuple[Array, Array]:
+        """E log(1 - D(G(z))): G descends what D ascends: [obj.2]. Saturates where D(G(z)) -> 0."""
+        loss, d_fake = bce(fake, 0.0, cache["saturating"])
+        return -loss, -d_fake
+
+    def non_saturating(fake: Array, cache: Cache) -> tuple[Array, Array]:
+        """-E log D(G(z)): the same fixed point, a strong gradient early: [obj.3]."""
+        return bce(fake, 1.0, cache["non-saturating"])
+
+    return Objective(discriminator, minimax if name == "minimax" else non_saturating)

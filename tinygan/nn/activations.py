@@ -1,0 +1,121 @@
+"""Elementwise activations: f, f' and, for the reverse of the jvp, f''. Derivation: docs/activations.md."""
+
+from __future__ import annotations
+
+from tinygan.backend import Array
+from tinygan.nn.cache import Cache
+from tinygan.nn.layer import Layer
+
+
+class LeakyReLU(Layer):
+    """y = x where x > 0, slope·x elsewhere: y = x·factor. Piecewise linear: f'' = 0."""
+
+    def __init__(self, slope: float = 0.2) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Array, cache: Cache) -> Array:
+        factor = cache.backend.leaky_factor(x, self.slope, out=cache.new("factor", x.shape))
+        cache.keep("factor", factor)
+        return _product(x, factor, "y", cache)  # [act.4] and, at slope 0, ReLU  [act.5]
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        return _product(dy, cache.kept("factor"), "dx", cache)
+
+    def jvp(self, t: Array, cache: Cache) -> Array:
+        return _product(t, cache.kept("factor"), "ty", cache)
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        dx = None if dy is None else self.backward(dy, cache)
+        return dx, _product(dty, cache.kept("factor"), "dt", cache)
+
+    def __repr__(self) -> str:
+        return f"LeakyReLU({self.slope:g})"
+
+
+class ReLU(LeakyReLU):
+    """y = max(x, 0): the leaky one without its leak."""
+
+    def __init__(self) -> None:
+        super().__init__(slope=0.0)
+
+    def __repr__(self) -> str:
+        return "ReLU"
+
+
+class Smooth(Layer):
+    """An activation with f'' ≠ 0 whose derivatives are functions of its output y."""
+
+    def f(self, x: Array, cache: Cache, out: Array) -> Array:
+        """out = f(x)"""
+        raise NotImplementedError
+
+    def times_df(self, dy: Array, y: Array, cache: Cache, out: Array) -> Array:
+        """out = dy·f'(x)"""
+        raise NotImplementedError
+
+    def d2f(self, y: Array) -> Array:
+        """f''(x)"""
+        raise NotImplementedError
+
+    def forward(self, x: Array, cache: Cache) -> Array:
+        y = self.f(x, cache, out=cache.new("y", x.shape))
+        cache.keep("y", y)
+        return y
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        return self.times_df(dy, cache.kept("y"), cache, out=cache.new("dx", dy.shape))  # [act.1]
+
+    def jvp(self, t: Array, cache: Cache) -> Array:
+        cache.keep("t", t)
+        return self.times_df(t, cache.kept("y"), cache, out=cache.new("ty", t.shape))  # [act.2]
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        y = cache.kept("y")
+        dt = self.times_df(dty, y, cache, out=cache.new("dt", dty.shape))
+        dx = dty * cache.kept("t") * self.d2f(y)  # ty = t f'(x) bends with x  [act.3]
+        if dy is not None:
+            dx += self.backward(dy, cache)
+        return dx, dt
+
+
+class Tanh(Smooth):
+    """y = tanh(x), f' = 1 - y², f'' = -2y(1 - y²)."""
+
+    reach = (-1.0, 1.0)
+
+    def f(self, x: Array, cache: Cache, out: Array) -> Array:
+        return cache.backend.xp.tanh(x, out=out)
+
+    def times_df(self, dy: Array, y: Array, cache: Cache, out: Array) -> Array:
+        return cache.backend.tanh_backward(dy, y, out=out)
+
+    def d2f(self, y: Array) -> Array:
+        return -2.0 * y * (1.0 - y * y)  # [act.6]
+
+
+class Sigmoid(Smooth):
+    """y = 1 / (1 + exp(-x)), f' = y(1 - y), f'' = y(1 - y)(1 - 2y)."""
+
+    reach = (0.0, 1.0)
+
+    def f(self, x: Array, cache: Cache, out: Array) -> Array:
+        return cache.backend.sigmoid(x, out=out)
+
+    def times_df(self, dy: Array, y: Array, cache: Cache, out: Array) -> Array:
+        return cache.backend.sigmoid_backward(dy, y, out=out)
+
+    def d2f(self, y: Array) -> Array:
+        return y * (1.0 - y) * (1.0 - 2.0 * y)  # [act.7]
+
+
+def _product(a: Array, b: Array, name: str, cache: Cache) -> Array:
+    return cache.backend.xp.multiply(a, b, out=cache.new(name, a.shape))

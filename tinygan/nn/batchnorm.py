@@ -1,0 +1,102 @@
+"""Batch normalisation (Ioffe & Szegedy 2015, Algorithms 1 and 2). Derivation: docs/batchnorm.md."""
+
+from __future__ import annotations
+
+from tinygan.backend import Array
+from tinygan.nn.cache import Cache
+from tinygan.nn.initialisers import ones, zeros
+from tinygan.nn.layer import Layer, Shape, View
+
+
+class BatchNorm(Layer):
+    """y = gamma (x - mean) / sqrt(var + eps) + beta over the last axis: x (N, ..., C).
+
+    In training mean and (biased) variance are the batch's; in evaluation the running ones.
+    `momentum` follows Keras: running = momentum·running + (1 - momentum)·batch, so PyTorch's
+    momentum is 1 minus ours. Forward never moves them: `update_statistics(cache)` does.
+    """
+
+    gamma, beta, dgamma, dbeta = View(), View(), View(), View()
+    running_mean, running_var = View(), View()
+
+    def __init__(self, n: int, momentum: float = 0.9, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.n, self.momentum, self.eps = n, momentum, eps
+        self.parameters = {"gamma": ((n,), ones), "beta": ((n,), zeros)}
+        self.statistics = {"running_mean": ((n,), 0.0), "running_var": ((n,), 1.0)}
+
+    def output_shape(self, shape: Shape) -> Shape:
+        self.expect(shape[-1:] == (self.n,), f"(N, ..., {self.n})", shape)
+        return shape
+
+    def _rows(self, x: Array) -> Array:
+        return x.reshape(-1, self.n)
+
+    def forward(self, x: Array, cache: Cache) -> Array:
+        y, x_hat = cache.new("y", x.shape), cache.new("x_hat", x.shape)
+        if cache.train:
+            mean, var, inv_std = cache.backend.batch_norm(
+                self._rows(x), self.gamma, self.beta, self.eps, self._rows(x_hat), self._rows(y)
+            )  # [bn.1]
+            stats = cache.new("stats", (3, self.n))
+            stats[0], stats[1], stats[2] = mean, var, inv_std
+            cache.keep("stats", stats)
+        else:  # constants from training instead of the batch's own  [bn.3]
+            xp, stats = cache.backend.xp, cache.new("stats", (3, self.n))
+            stats[0], stats[1] = self.running_mean, self.running_var
+            xp.divide(1.0, xp.sqrt(self.running_var + self.eps), out=stats[2])
+            xp.subtract(x, stats[0], out=x_hat)
+            x_hat *= stats[2]
+            xp.multiply(x_hat, self.gamma, out=y)
+            y += self.beta
+            cache.keep("stats", stats)
+        cache.keep("x_hat", x_hat)
+        return y
+
+    def update_statistics(self, cache: Cache) -> None:
+        stats, m = cache.kept("stats"), self.momentum
+        self.running_mean = m * self.running_mean + (1.0 - m) * stats[0]  # [bn.4]
+        self.running_var = m * self.running_var + (1.0 - m) * stats[1]
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        x_hat, stats = cache.kept("x_hat"), cache.kept("stats")
+        dx = cache.new("dx", dy.shape)
+        if not cache.train:
+            return self._backward_evaluation(dy, cache, param_grads, out=dx)
+        _, d_gamma, d_beta = cache.backend.batch_norm_backward(
+            self._rows(dy), self._rows(x_hat), self.gamma, stats[2], out=self._rows(dx)
+        )  # [bn.2]
+        if param_grads:
+            self.dgamma += d_gamma
+            self.dbeta += d_beta
+        return dx
+
+    def _backward_evaluation(
+        self, dy: Array, cache: Cache, param_grads: bool, out: Array
+    ) -> Array:
+        if param_grads:
+            self.dgamma += self._rows(dy * cache.kept("x_hat")).sum(axis=0)
+            self.dbeta += self._rows(dy).sum(axis=0)
+        return cache.backend.xp.multiply(dy, self.gamma * cache.kept("stats")[2], out=out)
+
+    def jvp(self, t: Array, cache: Cache) -> Array:
+        scale = self.gamma * cache.kept("stats")[2]
+        if not cache.train:
+            return t * scale
+        x_hat, rows = self._rows(cache.kept("x_hat")), self._rows(t)
+        # The batch's mean and variance move with t too  [bn.5]
+        ty = rows - rows.mean(axis=0) - x_hat * (x_hat * rows).mean(axis=0)
+        return (ty * scale).reshape(t.shape)
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        raise TypeError(  # [bn.6]
+            f"{self} couples the samples of a batch, so a per-sample gradient penalty through it "
+            "has no meaning: take BatchNorm out of D (WGAN-GP uses LayerNorm there)"
+        )
+
+    def __repr__(self) -> str:
+        return f"BatchNorm({self.n})"

@@ -1,0 +1,94 @@
+"""Call sites: what a forward pass leaves for its backward pass, in memory that is reused.
+
+A layer keeps no activations. Each *call site* (D on real images, D on fakes, ...) has a cache of
+its own, so that two passes through the same layer cannot overwrite one another.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinygan.backend import Array, Backend
+from tinygan.noise import Noise
+
+
+class Cache:
+    """The memory of one call site: `cache[key]` is the part of the layer at that place.
+
+    Rules that make the reuse safe: an output is a loan until the next call with the same cache;
+    no layer writes to an argument; backward may be called repeatedly after one forward.
+    With `check=True` (for tests) every `new` gives fresh memory and poisons the loan it ends,
+    and `kept` verifies that nobody has changed what was kept.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        path: str = "",
+        train: bool = True,
+        noise: Noise | None = None,
+        check: bool = False,
+        parent: Cache | None = None,
+    ) -> None:
+        self.backend, self.path, self.check = backend, path, check
+        self._train, self._noise, self._parent = train, noise, parent
+        self._children: dict[int | str, Cache] = {}
+        self._buffers: dict[tuple[str, tuple[int, ...], Any], Array] = {}
+        self._kept: dict[str, Any] = {}
+        self._copies: dict[str, Any] = {}
+
+    @property
+    def train(self) -> bool:
+        """Training mode (batch statistics, dropout) or evaluation mode."""
+        return self._train if self._parent is None else self._parent.train
+
+    @property
+    def noise(self) -> Noise:
+        """Where a layer such as Dropout finds its draws."""
+        noise = self._noise if self._parent is None else self._parent.noise
+        if noise is None:
+            raise RuntimeError(f"call site {self.path!r} has no noise: pass noise= when making it")
+        return noise
+
+    def __getitem__(self, key: int | str) -> Cache:
+        child = self._children.get(key)
+        if child is None:
+            path = f"{self.path}/{key}"
+            child = Cache(self.backend, path, check=self.check, parent=self)
+            self._children[key] = child
+        return child
+
+    def new(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        """A buffer to write into: the same memory for the same (name, shape, dtype)."""
+        key = (name, shape, dtype)
+        old = self._buffers.get(key)
+        if old is not None and not self.check:
+            return old
+        if old is not None and old.dtype.kind == "f":
+            old.fill(float("nan"))  # whoever still reads the ended loan will notice
+        buffer = self._buffers[key] = self.backend.empty(shape, dtype)
+        return buffer
+
+    def keep(self, name: str, value: Array) -> None:
+        """Remember `value` (not a copy) for the backward pass."""
+        self._kept[name] = value
+        if self.check and value is not None:
+            self._copies[name] = value.copy()
+
+    def kept(self, name: str) -> Array:
+        """What `keep` remembered; RuntimeError if there was no forward pass."""
+        if name not in self._kept:
+            raise RuntimeError(f"nothing kept as {name!r} at {self.path!r}: call forward first")
+        value = self._kept[name]
+        if self.check and value is not None:
+            xp = self.backend.xp
+            if not bool(xp.array_equal(value, self._copies[name], equal_nan=True)):
+                raise RuntimeError(f"{name!r} kept at {self.path!r} was changed by somebody")
+        return value
+
+    def first_nonfinite(self) -> str | None:
+        """Path and name of the first buffer that holds a NaN or an infinity, or None."""
+        for (name, _, _), buffer in self._buffers.items():
+            if buffer.dtype.kind == "f" and not bool(self.backend.xp.isfinite(buffer).all()):
+                return f"{self.path}: {name}"
+        return next(filter(None, (c.first_nonfinite() for c in self._children.values())), None)

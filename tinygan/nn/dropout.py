@@ -1,0 +1,53 @@
+"""Dropout (Srivastava et al. 2014, section 10, scaled at training time). Derivation: docs/dropout.md."""
+
+from __future__ import annotations
+
+from tinygan.backend import Array
+from tinygan.errors import OptionError
+from tinygan.nn.cache import Cache
+from tinygan.nn.layer import Layer
+
+
+class Dropout(Layer):
+    """In training y = x·mask / keep; in evaluation y = x.
+
+    A mask costs 8 random bits an element, so `keep` is rounded to q/256 and the scale is 256/q:
+    the expectation of y stays exactly x. The mask is a function of (seed, place, step, sub).
+    """
+
+    def __init__(self, keep: float) -> None:
+        super().__init__()
+        if not 1 / 256 <= keep <= 1:
+            raise OptionError(f"Dropout keeps a share in [1/256, 1] of its inputs, not {keep}")
+        self.keep, self.q = keep, round(256 * keep)
+
+    def forward(self, x: Array, cache: Cache) -> Array:
+        if not cache.train:
+            return x
+        words = cache.noise.words(f"{cache.path}/mask", (x.size + 3) // 4)
+        factor = cache.backend.dropout_factor(words, self.q, out=cache.new("factor", x.shape))
+        cache.keep("factor", factor)
+        return cache.backend.xp.multiply(x, factor, out=cache.new("y", x.shape))  # [dropout.1]
+
+    def _times_factor(self, a: Array, cache: Cache, name: str) -> Array:
+        if not cache.train:
+            return a
+        out = cache.new(name, a.shape)
+        return cache.backend.xp.multiply(a, cache.kept("factor"), out=out)  # [dropout.2]
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        return self._times_factor(dy, cache, "dx")
+
+    def jvp(self, t: Array, cache: Cache) -> Array:
+        return self._times_factor(t, cache, "ty")
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        dx = None if dy is None else self.backward(dy, cache)
+        return dx, self._times_factor(dty, cache, "dt")
+
+    def __repr__(self) -> str:
+        return f"Dropout(keep {self.keep:g})"

@@ -1,0 +1,96 @@
+"""What a layer is: parameters it owns, and four passes that read and write a call site's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinygan.backend import Array
+from tinygan.errors import ShapeError
+from tinygan.nn.cache import Cache
+from tinygan.noise import Noise
+
+Shape = tuple[int, ...]  # without the batch dimension N
+Initialiser = Callable[[Noise, str, Shape], Array]  # (noise, purpose, shape) -> array
+
+
+class View:
+    """A layer's named window on its network's flat arrays: `layer.W`, `layer.dW`.
+
+    Assignment copies in, so that no statement can tear a layer off its network.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, owner: type) -> Any:
+        if layer is None:
+            return self
+        try:
+            return layer.views[self.name]
+        except KeyError:
+            raise AttributeError(
+                f"{layer} has no {self.name} yet: a Network gives layers their parameters"
+            ) from None
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        layer.views[self.name][...] = value
+
+
+class Layer:
+    """One differentiable map, with its derivative passes side by side.
+
+    forward           y = f(x)                       keeps in the cache what backward needs
+    backward          dx = Jᵀdy                      adds the parameters' gradients
+    jvp               ty = J t                       the derivative along t
+    jvp_backward      (dy, dty) -> (dx, dt)          the reverse of (x, t) -> (y, ty)
+
+    In jvp_backward, None stands for an exact zero: piecewise-linear layers skip the half for x.
+    A layer knows its arguments and its cache; not its neighbours, nor its place.
+    """
+
+    # The range of the output, where the layer bounds it.
+    reach: tuple[float, float] | None = None
+
+    def __init__(self) -> None:
+        self.views: dict[str, Array] = {}
+        # name -> (shape, initialiser) and name -> (shape, start value); a Network lays them out.
+        self.parameters: dict[str, tuple[Shape, Initialiser]] = {}
+        self.statistics: dict[str, tuple[Shape, float]] = {}
+
+    def children(self) -> list[tuple[str, Layer]]:
+        """Layers inside this one, by the key of their place."""
+        return []
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The shape of one output for one input of `shape`; ShapeError if it cannot take it."""
+        return shape
+
+    def forward(self, x: Array, cache: Cache) -> Array:
+        raise NotImplementedError
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        """dx = Jᵀdy; with `input_grad=False` a layer with parameters may return None."""
+        raise NotImplementedError
+
+    def jvp(self, t: Array, cache: Cache) -> Array:
+        raise NotImplementedError
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        raise NotImplementedError
+
+    def update_statistics(self, cache: Cache) -> None:
+        """Move running statistics towards the batch seen at this call site."""
+
+    def expect(self, ok: bool, expected: str, shape: Shape) -> None:
+        """Raise the ShapeError that names this layer, unless `ok`."""
+        if not ok:
+            given = ", ".join(["N", *map(str, shape)])
+            raise ShapeError(f"{self} expects {expected}, got ({given})")
+
+    def __repr__(self) -> str:
+        return type(self).__name__

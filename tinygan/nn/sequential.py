@@ -1,0 +1,69 @@
+"""Layers one after another: the chain rule. Derivation: docs/vjp.md."""
+
+from __future__ import annotations
+
+from tinygan.backend import Array
+from tinygan.errors import ShapeError
+from tinygan.nn.cache import Cache
+from tinygan.nn.layer import Layer, Shape
+from tinygan.nn.shape import Reshape
+
+
+class Sequential(Layer):
+    """y = f_n(... f_1(x)); the i-th layer's call-site memory is cache[i]."""
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__()
+        self.layers = layers
+        # Nobody reads an input's gradient below the first layer that has parameters.
+        self._first = next((i for i, f in enumerate(layers) if _has_parameters(f)), len(layers))
+
+        shaped = [layer for layer in layers if not isinstance(layer, Reshape)]
+        self.reach = shaped[-1].reach if shaped else None
+
+    def children(self) -> list[tuple[str, Layer]]:
+        return [(str(i), layer) for i, layer in enumerate(self.layers)]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        for i, layer in enumerate(self.layers):
+            try:
+                shape = layer.output_shape(shape)
+            except ShapeError as error:
+                raise ShapeError(f"layer {i} {error}") from None
+        return shape
+
+    def forward(self, x: Array, cache: Cache) -> Array:
+        for i, layer in enumerate(self.layers):
+            x = layer.forward(x, cache[i])
+        return x
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        for i in reversed(range(0 if input_grad else self._first, len(self.layers))):
+            more = input_grad or i > self._first
+            dy = self.layers[i].backward(dy, cache[i], param_grads, more)  # [vjp.1]
+        return dy if input_grad else None
+
+    def jvp(self, t: Array, cache: Cache) -> Array:
+        for i, layer in enumerate(self.layers):
+            t = layer.jvp(t, cache[i])  # [vjp.2]
+        return t
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        for i in reversed(range(len(self.layers))):
+            dy, dty = self.layers[i].jvp_backward(dy, dty, cache[i], param_grads)  # [vjp.3]
+        return dy, dty
+
+    def update_statistics(self, cache: Cache) -> None:
+        for i, layer in enumerate(self.layers):
+            layer.update_statistics(cache[i])
+
+    def __repr__(self) -> str:
+        return f"Sequential of {len(self.layers)} layers"
+
+
+def _has_parameters(layer: Layer) -> bool:
+    return bool(layer.parameters) or any(_has_parameters(child) for _, child in layer.children())

@@ -1,0 +1,122 @@
+"""Optimisers on a network's flat arrays, and schedules. Derivation: docs/optimisers.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from tinygan.errors import CheckpointError
+from tinygan.nn.network import Network
+
+Schedule = Callable[[int], float]  # number of updates already made -> value
+
+
+def constant(value: float) -> Schedule:
+    """The same value at every update."""
+    return lambda t: value
+
+
+def decay(start: float, factor: float, floor: float = 0.0) -> Schedule:
+    """max(start / factor^t, floor) after t updates."""
+    return lambda t: max(start / factor**t, floor)  # [sgd.2]
+
+
+def ramp(start: float, end: float, steps: int, every: int = 1) -> Schedule:
+    """From start to end in a straight line over `steps` updates, in stairs of `every` updates."""
+    return lambda t: start + (end - start) * min(t // every * every / steps, 1.0)
+
+
+def _schedule(value: float | Schedule) -> Schedule:
+    return value if callable(value) else constant(value)
+
+
+class Optimiser:
+    """Descends a network's `gradients`; its moments are flat arrays of the same layout."""
+
+    moments: tuple[str, ...] = ()
+
+    def __init__(self, network: Network, lr: float | Schedule) -> None:
+        self.network, self.lr, self.t = network, _schedule(lr), 0
+        self._moments = {
+            name: network.backend.zeros(network.parameters.shape) for name in self.moments
+        }
+
+    def step(self) -> None:
+        """One update of all parameters, down their gradient."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """Moments and the count of updates t, as NumPy arrays."""
+        to_host = self.network.backend.to_host
+        state = {name: to_host(moment) for name, moment in self._moments.items()}
+        return state | {"t": to_host(self.network.backend.zeros((), "int64") + self.t)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a `state()`; CheckpointError if it is another optimiser's or network's."""
+        who = f"{type(self).__name__} of {self.network.name}"
+        if state.keys() != self._moments.keys() | {"t"}:
+            raise CheckpointError(f"{who}: the checkpoint holds {sorted(state)} instead")
+        for name, moment in self._moments.items():
+            if state[name].shape != moment.shape:
+                raise CheckpointError(
+                    f"{who}: {name} has shape {moment.shape} here and {state[name].shape} in the "
+                    "checkpoint: another architecture"
+                )
+        for name, moment in self._moments.items():
+            moment[...] = self.network.backend.from_host(state[name])
+        self.t = int(state["t"])
+
+
+class SGD(Optimiser):
+    """v <- momentum·v - lr·g; theta <- theta + v: [sgd.1]."""
+
+    moments = ("velocity",)
+
+    def __init__(
+        self, network: Network, lr: float | Schedule, momentum: float | Schedule = 0.0
+    ) -> None:
+        super().__init__(network, lr)
+        self.momentum = _schedule(momentum)
+
+    def step(self) -> None:
+        net = self.network
+        lr, momentum = self.lr(self.t), self.momentum(self.t)
+        net.backend.sgd(net.parameters, net.gradients, self._moments["velocity"], lr, momentum)
+        self.t += 1
+
+
+class Adam(Optimiser):
+    """Adam (Kingma & Ba 2015, Algorithm 1), bias correction with beta^t as published."""
+
+    moments = ("m", "v")
+
+    def __init__(
+        self,
+        network: Network,
+        lr: float | Schedule = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(network, lr)
+        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+
+    def step(self) -> None:
+        lr = self.lr(self.t)
+        self.t += 1
+        # The moments are stored as m / (1 - beta1) and v / (1 - beta2): [adam.1]. Those factors
+        # and the bias corrections are folded into two numbers: [adam.2], [adam.3].
+        root = math.sqrt((1.0 - self.beta2**self.t) / (1.0 - self.beta2))
+        rate = lr * (1.0 - self.beta1) / (1.0 - self.beta1**self.t) * root
+        net = self.network
+        net.backend.adam(
+            net.parameters,
+            net.gradients,
+            self._moments["m"],
+            self._moments["v"],
+            self.beta1,
+            self.beta2,
+            rate,
+            self.eps * root,
+        )
