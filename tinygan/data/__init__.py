@@ -1,0 +1,30 @@
+"""Data sets: MNIST from idx files, and digits drawn from strokes for machines without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinygan.data.dataset import Dataset
+from tinygan.data.download import DownloadError
+from tinygan.data.minibatches import Minibatches
+from tinygan.data.mnist import load_mnist
+from tinygan.data.strokes import strokes
+from tinygan.errors import DataError
+
+__all__ = ["Dataset", "DownloadError", "Minibatches", "load_dataset", "load_mnist", "strokes"]
+
+
+def load_dataset(
+    name: str = "mnist", split: str = "train", data_dir: Path | None = None
+) -> Dataset:
+    """The data set called `name`, "mnist" or "strokes"; `split` is "train" or "test".
+
+    `data_dir` is a folder with idx files, for "mnist" only. Raises DataError.
+    """
+    if name == "mnist":
+        return load_mnist(split, data_dir)
+    if name != "strokes":
+        raise DataError(f"unknown data set {name!r}: expected one of mnist, strokes")
+    if data_dir is not None:
+        raise DataError(f"strokes are drawn, not read: leave out the data folder ({data_dir})")
+    return strokes(60_000 if split == "train" else 10_000, split=split)

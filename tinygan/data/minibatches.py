@@ -1,0 +1,70 @@
+"""Minibatches: which images come when, as a function of the step, and their scaling to floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tinygan.backend import Array
+from tinygan.errors import DataError
+from tinygan.noise import Noise
+
+
+class Minibatches:
+    """Draws minibatches (m, H, W, C) from a uint8 master copy that lies on the backend.
+
+    with replacement:  every image of a batch is drawn from all
+    else:              epochs in a shuffled order; the last incomplete minibatch is dropped
+
+    Pixels are scaled from 0…255 to `value_range` batch by batch. `reach` is the open or closed
+    range that G's output can have, where one is known; DataError if data lie beyond it.
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        m: int,
+        noise: Noise,
+        value_range: tuple[float, float],
+        k: int = 1,
+        replacement: bool = False,
+        reach: tuple[float, float] | None = None,
+    ) -> None:
+        """`images`: NumPy uint8 (N, H, W, C); `k` minibatches are drawn each step."""
+        low, high = value_range
+        if not isinstance(images, np.ndarray):
+            raise TypeError(f"images must be a numpy.ndarray, got {type(images).__name__}")
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise DataError(f"images must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
+        if not 1 <= m <= len(images):
+            raise DataError(f"a minibatch of {m} cannot be drawn from {len(images)} images")
+        if reach is not None and not (reach[0] <= low < high <= reach[1]):
+            raise DataError(
+                f"data in [{low:g}, {high:g}] lie outside [{reach[0]:g}, {reach[1]:g}], which is "
+                "all that G's output activation can reach: scale the data or change the activation"
+            )
+        self.images = noise.backend.from_host(images)
+        self.m, self.noise, self.k, self.replacement = m, noise, k, replacement
+        self.scale, self.shift = (high - low) / 255.0, low
+        self.batches_per_epoch = len(images) // m
+        self._out = noise.backend.empty((m, *images.shape[1:]))
+        self._order: tuple[int, Array] = (-1, None)
+
+    def __call__(self) -> Array:
+        """The minibatch that belongs to where `noise` stands; a loan until the next call."""
+        index = self._with_replacement() if self.replacement else self._shuffled()
+        return self.noise.backend.gather_images(
+            self.images, index, self.scale, self.shift, out=self._out
+        )
+
+    def _with_replacement(self) -> Array:
+        return self.noise.integers("minibatch", self.m, len(self.images))
+
+    def _shuffled(self) -> Array:
+        sub = max(self.noise.sub, 1)
+        epoch, batch = divmod((self.noise.step - 1) * self.k + sub - 1, self.batches_per_epoch)
+        if self._order[0] != epoch:
+            order = self.noise.at(step=epoch).permutation("epoch", len(self.images))
+            self._order = (epoch, order)
+        return self._order[1][batch * self.m : (batch + 1) * self.m]
