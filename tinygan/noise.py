@@ -7,13 +7,13 @@ than its step, and nobody's draw can shift another's.
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import cache
 
 from tinygan.backend import Array, Backend
 from tinygan.errors import OptionError
 
 
-@lru_cache(maxsize=None)
+@cache
 def _purpose_word(purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(purpose.encode(), digest_size=8).digest(), "little")
 

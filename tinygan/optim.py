@@ -19,7 +19,7 @@ def constant(value: float) -> Schedule:
 
 def decay(start: float, factor: float, floor: float = 0.0) -> Schedule:
     """max(start / factor^t, floor) after t updates."""
-    return lambda t: max(start / factor**t, floor)  # [sgd.2]
+    return lambda t: max(start * factor**-t, floor)  # [sgd.2]
 
 
 def ramp(start: float, end: float, steps: int, every: int = 1) -> Schedule:

@@ -27,7 +27,8 @@ def get_backend(name: str = "auto", dtype: str = "float32") -> Backend:
         # Imported here only: a machine without CuPy must be able to use the rest of the library.
         from tinygan.backend.cupy_backend import CupyBackend
 
-        return CupyBackend(dtype, reason=f"cupy, {'as asked' if name == 'cupy' else 'a GPU is here'}")
+        why_cupy = "cupy, as asked" if name == "cupy" else "cupy, since a GPU is here"
+        return CupyBackend(dtype, reason=why_cupy)
     except BackendError as why:
         if name == "cupy":
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygan.backend import Array
+from tinygan.errors import OptionError
 from tinygan.gan.objectives import Objective
 from tinygan.nn.network import Network
 from tinygan.noise import Noise
@@ -34,6 +35,8 @@ def simultaneous(game: Game, ascend_D: Update, descend_G: Update, k: int = 1) ->
     "G first, then D on the same detached fakes" is this: D has not moved when G's gradient is
     taken, and G's move does not change the fakes that D sees.
     """
+    if k != 1:
+        raise OptionError(f"simultaneous play updates both players once a step: k is 1, not {k}")
     game.noise.sub = 1
     z, x = game.draw_noise(), game.sample()
     fakes = game.fakes(z)
@@ -58,7 +61,7 @@ ORDERS = {"paper": paper, "simultaneous": simultaneous, "alternating": alternati
 
 
 class Game:
-    """G, D, what they want and what they are shown: V(D, G) of equation 1, and two verbs.
+    """G, D, what they want and what they are shown: V(D, G) of equation 1 [game.1], two verbs.
 
     Each verb leaves a *loss* gradient in one player's `gradients`: going down D's loss is
     ascending V. Neither touches the other player: "freezing" D is not giving it an update.

@@ -1,6 +1,7 @@
 """What each player wants: a loss and its gradient on D's logits. Derivation: docs/objectives.md.
 
 D always ends in logits. An objective is two short functions: one for D, one for G.
+At its optimum D(x) = p/(p + q) [game.2], that is, the logit is log p(x)/q(x) [game.4].
 With `probabilities` the same objective is computed through p = sigmoid(logit), as older code does.
 """
 

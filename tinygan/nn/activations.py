@@ -1,4 +1,7 @@
-"""Elementwise activations: f, f' and, for the reverse of the jvp, f''. Derivation: docs/activations.md."""
+"""Elementwise activations: f, f' and, for the reverse of the jvp, f''.
+
+Derivation: docs/activations.md.
+"""
 
 from __future__ import annotations
 

@@ -73,9 +73,7 @@ class BatchNorm(Layer):
             self.dbeta += d_beta
         return dx
 
-    def _backward_evaluation(
-        self, dy: Array, cache: Cache, param_grads: bool, out: Array
-    ) -> Array:
+    def _backward_evaluation(self, dy: Array, cache: Cache, param_grads: bool, out: Array) -> Array:
         if param_grads:
             self.dgamma += self._rows(dy * cache.kept("x_hat")).sum(axis=0)
             self.dbeta += self._rows(dy).sum(axis=0)

@@ -1,4 +1,7 @@
-"""Dropout (Srivastava et al. 2014, section 10, scaled at training time). Derivation: docs/dropout.md."""
+"""Dropout (Srivastava et al. 2014, section 10), scaled at training time.
+
+Derivation: docs/dropout.md.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,11 @@ class Dropout(Layer):
             raise OptionError(f"Dropout keeps a share in [1/256, 1] of its inputs, not {keep}")
         self.keep, self.q = keep, round(256 * keep)
 
+    def _is_identity(self, cache: Cache) -> bool:
+        return not cache.train or self.q == 256
+
     def forward(self, x: Array, cache: Cache) -> Array:
-        if not cache.train:
+        if self._is_identity(cache):
             return x
         words = cache.noise.words(f"{cache.path}/mask", (x.size + 3) // 4)
         factor = cache.backend.dropout_factor(words, self.q, out=cache.new("factor", x.shape))
@@ -30,7 +36,7 @@ class Dropout(Layer):
         return cache.backend.xp.multiply(x, factor, out=cache.new("y", x.shape))  # [dropout.1]
 
     def _times_factor(self, a: Array, cache: Cache, name: str) -> Array:
-        if not cache.train:
+        if self._is_identity(cache):
             return a
         out = cache.new(name, a.shape)
         return cache.backend.xp.multiply(a, cache.kept("factor"), out=out)  # [dropout.2]

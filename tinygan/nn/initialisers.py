@@ -1,4 +1,6 @@
-"""Where parameters start: functions (noise, purpose, shape) -> array. Derivation: docs/initialisation.md.
+"""Where parameters start: functions (noise, purpose, shape) -> array.
+
+Derivation: docs/initialisation.md.
 
 Weights have the shape (..., n_in, n_out); dimensions before those two are a kernel's.
 """

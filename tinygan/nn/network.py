@@ -126,18 +126,22 @@ class Network:
         """Let the running statistics take in the batch seen at this call site."""
         self.body.update_statistics(cache)
 
-    # ---- parameters by name -----------------------------------------------------------------------
+    # ---- parameters by name ------------------------------------------------------------------
 
     def named_parameters(self) -> dict[str, Array]:
         """Views by name, such as "3.W"."""
         return {
-            path + name: layer.views[name] for path, layer in self.layers() for name in layer.parameters
+            path + name: layer.views[name]
+            for path, layer in self.layers()
+            for name in layer.parameters
         }
 
     def named_statistics(self) -> dict[str, Array]:
         """Views by name, such as "2.running_mean"."""
         return {
-            path + name: layer.views[name] for path, layer in self.layers() for name in layer.statistics
+            path + name: layer.views[name]
+            for path, layer in self.layers()
+            for name in layer.statistics
         }
 
     def state(self) -> dict[str, Any]:
@@ -164,7 +168,7 @@ class Network:
             view[...] = self.backend.from_host(state[name])
 
     def copy(self, backend: Backend | None = None) -> Network:
-        """An independent network of the same values, on `backend` (another dtype or device) if given."""
+        """An independent network of the same values; `backend` may change dtype or device."""
         twin = copy.copy(self)
         twin.body = copy.deepcopy(self.body)
         twin.bind(backend or self.backend)

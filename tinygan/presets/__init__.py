@@ -1,0 +1,31 @@
+"""The recipes, by name."""
+
+from __future__ import annotations
+
+import difflib
+
+from tinygan.errors import OptionError
+from tinygan.presets.mlp import (
+    GOODFELLOW2014,
+    GOODFELLOW2014_SHORT,
+    MLP_BATCHNORM,
+    MLP_LEAKY,
+    MLP_LEAKY_BN,
+)
+from tinygan.presets.preset import Preset
+
+__all__ = ["PRESETS", "Preset", "get_preset"]
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (MLP_LEAKY, MLP_LEAKY_BN, MLP_BATCHNORM, GOODFELLOW2014, GOODFELLOW2014_SHORT)
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called `name`; OptionError, with the nearest name, if there is none."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise OptionError(f"unknown preset {name!r}{hint}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
