@@ -1,4 +1,4 @@
-"""Errors that a user can cause: each is one clear line, and every command line prints it as such."""
+"""Errors that a user can cause: each is one clear line, printed as such by every command line."""
 
 from __future__ import annotations
 

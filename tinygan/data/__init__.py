@@ -17,14 +17,21 @@ __all__ = ["Dataset", "DownloadError", "Minibatches", "load_dataset", "load_mnis
 def load_dataset(
     name: str = "mnist", split: str = "train", data_dir: Path | None = None
 ) -> Dataset:
-    """The data set called `name`, "mnist" or "strokes"; `split` is "train" or "test".
+    """The data set called `name`, "mnist", "strokes" or "auto"; `split` is "train" or "test".
+
+    "auto" is MNIST, or strokes where there is no file of it here and no mirror answers.
 
     `data_dir` is a folder with idx files, for "mnist" only. Raises DataError.
     """
+    if name == "auto":
+        try:
+            return load_mnist(split, data_dir)
+        except DownloadError:
+            return load_dataset("strokes", split)
     if name == "mnist":
         return load_mnist(split, data_dir)
     if name != "strokes":
-        raise DataError(f"unknown data set {name!r}: expected one of mnist, strokes")
+        raise DataError(f"unknown data set {name!r}: expected one of mnist, strokes, auto")
     if data_dir is not None:
         raise DataError(f"strokes are drawn, not read: leave out the data folder ({data_dir})")
     return strokes(60_000 if split == "train" else 10_000, split=split)

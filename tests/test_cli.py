@@ -1,0 +1,341 @@
+"""The command lines: options checked and recorded, training, resuming, sampling, measuring."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinygan.__main__ import main
+from tinygan.errors import CheckpointError, DataError
+from tinygan.presets import PRESETS
+from tinygan.run import one_line_errors, parse_options
+from tinygan.run.rebuild import load_generator
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "examples" / "train_mlp_gan.py"
+
+
+def idx(values: np.ndarray) -> bytes:
+    """An idx file of uint8 values, gzipped."""
+    head = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    return gzip.compress(head + values.astype(np.uint8).tobytes())
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of idx files with a few hundred made-up images."""
+    folder = tmp_path_factory.mktemp("tiny-digits")
+    draws = np.random.default_rng(0)
+    for name, n in (("train", 300), ("t10k", 60)):
+        images = np.clip(draws.normal(90, 60, (n, 28, 28)), 0, 255)
+        (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(idx(images))
+        (folder / f"{name}-labels-idx1-ubyte.gz").write_bytes(idx(np.arange(n) % 10))
+    return folder
+
+
+def command(*arguments: object, module: bool = False) -> list[str]:
+    program = ["-m", "tinygan"] if module else [str(EXAMPLE)]
+    return [sys.executable, "-W", "error", *program, *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+
+
+def train(*arguments: object, code: int = 0) -> str:
+    """Run the example in a process of its own; its stderr."""
+    done = subprocess.run(
+        command(*arguments), env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 12 steps with all kinds of state: BatchNorm, Adam, shuffled epochs."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    train(*RECIPE, "--data-dir", digits, "--steps", 12, "--out", folder)
+    return folder
+
+
+RECIPE = ("--preset", "mlp-leaky-bn", "--backend", "numpy", "--batch-size", 32, "--seed", 5)
+RECIPE += ("--log-every", 2, "--sample-every", 6, "--checkpoint-every", 6)  # type: ignore[assignment]
+
+
+# ---- options -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("", "give --preset"),
+        ("--preset mlp-batchnrm", "did you mean 'mlp-batchnorm'?"),
+        ("--preset mlp-leaky --batch-size -4", "--batch-size: expected a whole number at least 1"),
+        ("--preset mlp-leaky --batch-size 2.5", "given '2.5'"),
+        ("--preset mlp-leaky --k 0", "--k: expected a whole number at least 1, given '0'"),
+        ("--preset mlp-leaky --k 2", "does not go with simultaneous play"),
+        ("--preset mlp-leaky --lr 0", "--lr: expected a number above 0"),
+        ("--preset mlp-leaky --lr nan", "--lr: expected a number above 0"),
+        ("--preset mlp-leaky --seed -1", "--seed: expected a whole number from 0"),
+        ("--preset mlp-leaky --steps 5 --epochs 5", "not allowed with"),
+        ("--preset mlp-leaky --objective hinge", "invalid choice: 'hinge'"),
+        ("--preset mlp-leaky --data cifar", "invalid choice: 'cifar'"),
+        ("--preset mlp-leaky --stepps 5", "unrecognized arguments: --stepps 5"),
+        ("--preset mlp-leaky --checkpoint 5", "--checkpoint goes with --resume"),
+        ("--resume nowhere", "nowhere is not a run folder"),
+        ("--resume nowhere --out there", "--out cannot go with --resume"),
+    ],
+)
+def test_a_bad_option_is_one_line_and_status_2(
+    given: str,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        parse_options(given.split(), "a program", PRESETS)
+    assert stopped.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert words in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_override_the_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = "--preset mlp-batchnorm --batch-size 50 --k 2 --lr 1e-3 --objective minimax --epochs 3"
+    options = parse_options(given.split(), "", PRESETS)
+    preset = options.preset
+    assert (preset.batch_size, preset.k, preset.lr, preset.objective) == (50, 2, 1e-3, "minimax")
+    assert preset.order == PRESETS["mlp-batchnorm"].order
+    assert options.steps is None
+    assert options.steps_per_epoch(1049) == 10  # 20 whole minibatches, two of them each step
+    assert options.total_steps(1049) == 30
+    assert options.folder.parent == Path("runs")
+    assert options.folder.name.startswith("mlp-batchnorm-")
+    with pytest.raises(DataError, match=r"--batch-size 50 is larger than the data set \(49 images"):
+        options.steps_per_epoch(49)
+
+
+def test_the_length_is_the_presets_unless_given(tmp_path: Path) -> None:
+    assert parse_options(["--preset", "mlp-leaky"], "", PRESETS).epochs == 300
+    options = parse_options(["--preset", "mlp-leaky", "--steps", "7"], "", PRESETS)
+    assert (options.steps, options.epochs) == (7, None)
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def test_a_run_can_be_repeated_from_its_run_json(run: Path, digits: Path) -> None:
+    manifest = json.loads((run / "run.json").read_text())
+    assert manifest["preset"] == "mlp-leaky-bn"
+    assert manifest["options"]["batch_size"] == 32
+    assert manifest["options"]["lr"] == PRESETS["mlp-leaky-bn"].lr
+    assert manifest["options"]["backend"] == manifest["backend"]["name"] == "numpy"
+    assert manifest["seed"] == 5
+    assert manifest["data"]["images"] == 300
+    assert manifest["data"]["name"] == digits.name
+    assert len(manifest["data"]["sha256"]) == 64
+    assert {"python", "numpy", "tinygan"} <= manifest["versions"].keys()
+    assert "git" in manifest
+    assert "train_mlp_gan.py" in manifest["command"]
+
+
+def test_resuming_continues_bit_for_bit(run: Path, digits: Path, tmp_path: Path) -> None:
+    halves = tmp_path / "halves"
+    train(*RECIPE, "--data-dir", digits, "--steps", 5, "--out", halves)
+    train("--resume", halves, "--steps", 12)
+    for name in ("metrics.csv", "checkpoints/step_0000012.safetensors"):
+        assert (run / name).read_bytes() == (halves / name).read_bytes(), name
+    assert "nothing to do" in train("--resume", halves)
+
+
+def test_a_resumed_run_keeps_its_recipe_and_its_data(run: Path, tmp_path: Path) -> None:
+    before = (run / "run.json").read_bytes()
+    assert "conflicts with the run" in train("--resume", run, "--lr", 0.1, code=2)
+    assert "--seed 6 conflicts" in train("--resume", run, "--seed", 6, code=2)
+    errors = train("--resume", run, "--preset", "mlp-leaky", "--steps", 20, code=2)
+    assert "--preset mlp-leaky conflicts" in errors
+    for name, n in (("train-images-idx3", 300), ("train-labels-idx1", 300)):
+        shape = (n, 28, 28) if "images" in name else (n,)
+        (tmp_path / f"{name}-ubyte.gz").write_bytes(idx(np.zeros(shape)))
+    errors = train("--resume", run, "--data-dir", tmp_path, "--steps", 20, code=2)
+    assert "not the images the run was started with" in errors
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_a_new_run_never_overwrites_one(run: Path, digits: Path) -> None:
+    errors = train("--preset", "mlp-leaky", "--out", run, "--data-dir", digits, code=2)
+    assert "already holds a run" in errors
+
+
+def test_a_batch_larger_than_the_data_is_refused(digits: Path, tmp_path: Path) -> None:
+    new = ("--preset", "mlp-leaky", "--data-dir", digits, "--out", tmp_path / "new")
+    errors = train(*new, "--batch-size", 301, code=2)
+    assert errors.startswith("error: --batch-size 301 is larger than the data set (300 images)")
+    assert not (tmp_path / "new").exists()
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    arguments = command(*RECIPE, "--data-dir", digits, "--steps", 100_000, "--out", folder)
+    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / "checkpoints" / "step_0000006.json").exists():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert f"--resume {folder}" in errors
+    assert "Traceback" not in errors
+    newest = sorted((folder / "checkpoints").glob("*.json"))[-1]
+    stopped = json.loads(newest.read_text())["step"]
+    assert stopped >= 6
+    train("--resume", folder, "--steps", stopped + 3)
+    rows = (folder / "metrics.csv").read_text().splitlines()[1:]
+    steps = [int(row.split(",")[0]) for row in rows]
+    last = stopped + 3
+    assert steps == [1, *range(2, last, 2), last]
+
+
+# ---- python -m tinygan ---------------------------------------------------------------------------
+
+
+def test_presets_are_listed_with_their_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["presets"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(PRESETS)
+    (leaky,) = [line for line in lines if line.startswith("mlp-leaky ")]
+    assert "533,505" in leaky  # D: 784 x 512 + 512 + 512 x 256 + 256 + 256 + 1
+    assert PRESETS["mlp-leaky"].source in leaky
+
+
+def test_samples_are_images_in_the_datas_range(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["sample", str(run), "--n", "6", "--seed", "1", "--out", str(tmp_path / "a.npz")])
+    with np.load(tmp_path / "a.npz") as file:
+        six = file["samples"]
+    assert six.shape == (6, 28, 28, 1)
+    assert six.dtype == np.float32
+    assert -1 <= six.min() < six.max() <= 1
+    assert "6 images (28, 28, 1) in [-1, 1] from checkpoint 12" in capsys.readouterr().out
+    generator = load_generator(run)
+    assert np.allclose(generator.samples(10, seed=1)[:6], six, atol=1e-6)
+    assert not np.allclose(generator.samples(6, seed=2), six, atol=1e-2)
+    assert not np.allclose(load_generator(run, step=6).samples(6, seed=1), six, atol=1e-4)
+    main(["sample", str(run), "--n", "5", "--out", str(tmp_path / "a.png")])
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (3 * 29 - 1, 2 * 29 - 1)
+    main(["sample", str(run)])
+    with np.load(run / "generated.npz") as file:
+        assert file["samples"].shape == (64, 28, 28, 1)
+
+
+def test_samples_do_not_depend_on_their_batch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = load_generator(run)
+    images = generator.samples(7)
+    assert sum(len(batch) for batch in generator.batches(1203)) == 1203
+    assert np.allclose(generator.samples(503)[:7], images, atol=1e-6)
+
+
+def test_info_says_what_a_run_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["info", str(run)])
+    told = capsys.readouterr().out
+    for words in ("mlp-leaky-bn", "batch size 32", "0, 6, 12", "step 12", "numpy, float32"):
+        assert words in told
+
+
+def test_a_run_is_measured_and_the_figure_kept(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tinygan.run.evaluate.SAMPLES", 200)
+    monkeypatch.setattr("tinygan.run.evaluate.VALIDATION", 100)
+    monkeypatch.setattr("tinygan.run.evaluate.SIGMA_POINTS", 30)
+    main(["evaluate", str(run), "--metric", "parzen"])
+    main(["evaluate", str(run), "--metric", "parzen", "--split", "validation", "--checkpoint", "6"])
+    told = capsys.readouterr().out
+    test, validation = json.loads((run / "evaluation.json").read_text())
+    assert (test["step"], test["split"], test["points"], test["samples"]) == (12, "test", 60, 200)
+    assert (validation["step"], validation["points"]) == (6, 70)
+    assert 0.1 <= test["sigma"] <= 1
+    assert test["standard_error"] > 0
+    assert f"{test['mean']:.1f} ± {test['standard_error']:.1f} nats" in told
+    capsys.readouterr()
+    main(["info", str(run)])
+    assert "nats" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("", "COMMAND"),
+        ("dance", "invalid choice: 'dance'"),
+        ("sample {run} --n 0", "--n: expected a whole number at least 1"),
+        ("sample {run} --out a.jpg", "expected a name that ends in .npz or .png"),
+        ("sample {run} --checkpoint 7", "no checkpoint of step 7"),
+        ("sample {run} --out {tmp}/no/a.npz", "cannot write {tmp}/no/a.npz: No such file"),
+        ("sample {tmp}", "{tmp} is not a run folder"),
+        ("info {tmp}/none", "is not a run folder"),
+        ("evaluate {run}", "--metric"),
+        ("evaluate {run} --metric fid", "invalid choice: 'fid'"),
+        ("evaluate {run} --metric parzen --data-dir {tmp}", "{tmp}"),
+    ],
+)
+def test_a_bad_command_is_one_line_and_status_2(
+    given: str, words: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"run": str(run), "tmp": str(tmp_path)}
+    with pytest.raises(SystemExit) as stopped:
+        main(given.format(**places).split())
+    assert stopped.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert words.format(**places) in errors
+
+
+@pytest.mark.parametrize("problem", [OSError(13, "Permission denied"), MemoryError("too much")])
+def test_what_the_system_refuses_is_one_line(
+    problem: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped, one_line_errors():
+        raise problem
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == f"error: {problem}\n"
+
+
+def test_the_module_runs_as_a_program() -> None:
+    done = subprocess.run(
+        command("info", "nowhere", module=True), env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: nowhere is not a run folder: it has no run.json\n"
+
+
+def test_a_run_of_another_preset_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = PRESETS["mlp-leaky"]
+    monkeypatch.setitem(PRESETS, "mlp-leaky-bn", other)
+    with pytest.raises(CheckpointError, match="G/"):
+        load_generator(run)

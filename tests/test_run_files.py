@@ -1,0 +1,130 @@
+"""Pictures, curves and metrics on their own."""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinygan.errors import ShapeError, TinyganError
+from tinygan.run import curves, pictures
+from tinygan.run.atomic import write_bytes, write_json
+from tinygan.run.metrics_file import METRICS, MetricsFile, read_metrics
+
+
+def test_tiles_are_one_pixel_apart_and_nothing_is_around_them() -> None:
+    images = np.full((6, 4, 3, 1), 255, np.uint8)
+    picture = pictures.tile(images, (2, 3))
+    assert picture.shape == (4 * 2 + 1, 3 * 3 + 2, 1)
+    assert not picture[4].any()
+    assert not picture[:, 3].any()
+    assert not picture[:, 7].any()
+    assert (picture == 0).sum() == 11 + 2 * 8
+
+
+def test_values_are_mapped_from_their_range_and_clipped() -> None:
+    values = np.array([-1.0, 0.0, 1.0, 1.5, -3.0]).reshape(1, 1, 5, 1)
+    assert pictures.to_bytes(values, (-1, 1)).ravel().tolist() == [0, 128, 255, 255, 0]
+    assert pictures.to_bytes(values, (0, 1)).ravel().tolist() == [0, 0, 255, 255, 0]
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
+def test_a_grid_is_a_png_of_its_channels(tmp_path: Path, channels: int, mode: str) -> None:
+    pictures.write_grid(tmp_path / "a.png", np.zeros((4, 8, 8, channels)), (2, 2), (-1, 1))
+    with Image.open(tmp_path / "a.png") as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", mode, (17, 17))
+
+
+def test_two_channels_cannot_be_drawn() -> None:
+    with pytest.raises(ShapeError, match=r"given \(4, 8, 8, 2\)"):
+        pictures.tile(np.zeros((4, 8, 8, 2), np.uint8), (2, 2))
+
+
+def test_a_long_animation_is_thinned_to_its_first_and_last(tmp_path: Path) -> None:
+    for i in range(150):
+        images = np.full((1, 6, 6, 1), i / 150)
+        pictures.write_grid(tmp_path / f"step_{i:07d}.png", images, (1, 1), (0, 1))
+    count = pictures.write_animation(tmp_path, tmp_path / "a.gif")
+    assert count == pictures.MAX_FRAMES
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert getattr(animation, "n_frames", 0) == count
+        assert animation.info["loop"] == 0
+        assert animation.size == (12, 12)
+
+
+def test_a_damaged_grid_is_named(tmp_path: Path) -> None:
+    (tmp_path / "step_0000001.png").write_bytes(b"no picture")
+    with pytest.raises(TinyganError, match=r"step_0000001\.png"):
+        pictures.write_animation(tmp_path, tmp_path / "a.gif")
+
+
+def test_equilibrium_lines() -> None:
+    summed = curves.loss_lines(halved=False, objective="non-saturating")
+    assert [round(level, 4) for level, _ in summed] == [1.3863, 0.6931]
+    assert [level for level, _ in curves.loss_lines(True, "non-saturating")] == [
+        math.log(4),
+        math.log(2),
+    ]
+    assert [level for level, _ in curves.loss_lines(False, "minimax")] == [
+        math.log(4),
+        -math.log(2),
+    ]
+
+
+def test_smoothing_keeps_lines_straight_and_lengths_equal() -> None:
+    line = np.linspace(3, 7, 50)
+    assert np.allclose(curves.smooth(line, 9)[4:-4], line[4:-4])
+    assert np.allclose(curves.smooth(np.full(50, 7.0), 9), 7.0)
+    assert np.allclose(curves.smooth(line, 0), line)
+    noisy = np.random.default_rng(0).normal(size=1000)
+    assert curves.smooth(noisy, 25)[50:-50].std() < 0.3 * noisy.std()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5000])
+def test_curves_are_drawn_for_any_length(tmp_path: Path, rows: int) -> None:
+    values = np.linspace(0.1, 0.9, rows).tolist()
+    metrics = {"step": list(range(rows)), "epoch": [1.0] * rows, **dict.fromkeys(METRICS, values)}
+    path = tmp_path / "losses.png"
+    curves.write_curves(path, metrics, halved=False, objective="minimax", title="t")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+
+
+def test_metrics_name_every_float32_exactly(tmp_path: Path) -> None:
+    bits = np.random.default_rng(1).integers(0, 0x7F000000, 600, dtype=np.uint32)
+    values = bits.view(np.float32)
+    file = MetricsFile(tmp_path / "metrics.csv")
+    file.start()
+    for i, six in enumerate(values.reshape(-1, 6)):
+        file.append(i, 1, dict(zip(METRICS, map(float, six), strict=True)))
+    file.close()
+    columns = read_metrics(tmp_path / "metrics.csv")
+    back = np.array([columns[name] for name in METRICS], np.float32).T.ravel()
+    assert struct.pack("600f", *back) == struct.pack("600f", *values)
+
+
+def test_rewinding_keeps_the_regular_rows_only(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    file = MetricsFile(path)
+    file.start()
+    for step in (1, 10, 15, 20):
+        file.append(step, 1, dict.fromkeys(METRICS, 0.5))
+    file.close()
+    file.rewind(15, lambda step: step == 1 or step % 10 == 0)
+    assert read_metrics(path)["step"] == [1, 10]
+    path.write_text("other,columns\n")
+    with pytest.raises(TinyganError, match="does not start with the columns"):
+        file.rewind(15, lambda step: True)
+
+
+def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(TinyganError, match=r"cannot write .*No such file") as refused:
+        write_bytes(tmp_path / "nowhere" / "a.bin", b"")
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": math.nan})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,329 @@
+"""The frame around training: resume to the byte, signals, NaN, a full disk, damaged checkpoints."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinygan.errors import CheckpointError, NonFiniteError, OptionError, TinyganError
+from tinygan.run import Run
+
+
+class Part:
+    """A stand-in for a network: its state is a function of all the steps it has made."""
+
+    def __init__(self, width: int = 3) -> None:
+        self.W = np.zeros((2, width), np.float32)
+        self.t = np.zeros((), np.int64)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"0.W": self.W.copy(), "t": self.t.copy()}
+
+    def load(self, state: dict[str, np.ndarray]) -> None:
+        self.W[...], self.t[...] = state["0.W"], state["t"]
+
+    def advance(self, step: int) -> None:
+        self.W += np.sin(np.float32(step) + self.W)
+        self.t += 1
+
+
+class Training:
+    """A tiny training program around Run."""
+
+    def __init__(self, folder: Path, total: int, *, resume: bool = False, **rest: object) -> None:
+        self.part = Part(int(rest.pop("width", 3)))  # type: ignore[call-overload]
+        self.nan_from = rest.pop("nan_from", None)
+        self.step = 0
+        self.run = Run(
+            folder,
+            {"format": 1, "preset": "tiny", "halved": True, "objective": "non-saturating"},
+            {"G": self.part},
+            total_steps=total,
+            steps_per_epoch=7,
+            images_per_step=4,
+            value_range=(-1.0, 1.0),
+            grid=(2, 2),
+            metrics=self.metrics,
+            sample=lambda: np.tanh(np.resize(self.part.W, (4, 5, 5, 1))),
+            diagnose=lambda: None if np.isfinite(self.part.W).all() else "G layer 0 Dense: W",
+            resume=resume,
+            progress=False,
+            **{"sample_every": 10, "checkpoint_every": 20, "log_every": 10, **rest},  # type: ignore[arg-type]
+        )
+
+    def metrics(self) -> dict[str, float]:
+        a = float(self.part.W[0, 0])
+        return {
+            "d_loss": a,
+            "g_loss": a / 3,
+            "d_real": 0.5,
+            "d_fake": 0.25,
+            "acc_real": 1.0,
+            "acc_fake": 0.0,
+        }
+
+    def go(self, signal_at: dict[int, int] | None = None) -> Training:
+        for step in self.run.steps():
+            self.step = step
+            self.part.advance(step)
+            if self.step == self.nan_from:
+                self.part.W[0, 0] = np.nan
+            if signal_at and self.step in signal_at:
+                os.kill(os.getpid(), signal_at[self.step])
+        return self
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "tiny"
+
+
+def steps_kept(folder: Path) -> list[int]:
+    return sorted(int(p.stem[5:]) for p in (folder / "checkpoints").glob("*.json"))
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of the time here; the tests of it are in test_run_files.py."""
+    if request.function is not test_a_run_leaves_everything_it_promises:
+        monkeypatch.setattr(
+            "tinygan.run.loop.write_curves", lambda path, *_, **__: path.write_bytes(b"drawn")
+        )
+
+
+def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
+    training = Training(folder, 45).go()
+    assert training.step == 45
+    assert steps_kept(folder) == [20, 40, 45]
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert rows[0] == "step,epoch,d_loss,g_loss,d_real,d_fake,acc_real,acc_fake"
+    assert [r.split(",")[:2] for r in rows[1:]] == [
+        ["1", "1"],
+        ["10", "2"],
+        ["20", "3"],
+        ["30", "5"],
+        ["40", "6"],
+        ["45", "7"],
+    ]
+    grids = sorted(p.name for p in (folder / "samples").iterdir())
+    assert grids == [f"step_{s:07d}.png" for s in (0, 10, 20, 30, 40, 45)]
+    with Image.open(folder / "samples" / grids[0]) as grid:
+        assert grid.size == (11, 11)  # two tiles of 5 and a gap of 1
+    with Image.open(folder / "samples.gif") as animation:
+        assert getattr(animation, "n_frames", 1) >= 2
+    with Image.open(folder / "losses.png") as curves:
+        assert min(curves.size) > 300
+    (session,) = json.loads((folder / "run.json").read_text())["sessions"]
+    assert (session["first_step"], session["last_step"]) == (1, 45)
+    assert not list(folder.rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize("stop", [40, 45])
+def test_a_resumed_run_equals_a_straight_one_to_the_byte(tmp_path: Path, stop: int) -> None:
+    Training(tmp_path / "straight", 80).go()
+    Training(tmp_path / "halves", stop).go()
+    Training(tmp_path / "halves", 80, resume=True).go()
+    straight, halves = snapshot(tmp_path / "straight"), snapshot(tmp_path / "halves")
+    assert straight["metrics.csv"] == halves["metrics.csv"]
+    for step in (60, 80):
+        name = f"checkpoints/step_{step:07d}.safetensors"
+        assert straight[name] == halves[name]
+    assert straight["samples/step_0000080.png"] == halves["samples/step_0000080.png"]
+
+
+def test_rows_after_the_checkpoint_of_a_killed_run_are_written_anew(tmp_path: Path) -> None:
+    Training(tmp_path / "straight", 60).go()
+    killed = Training(tmp_path / "killed", 60)
+    for step in killed.run.steps():
+        killed.part.advance(step)
+        if step == 58:
+            break  # nothing is saved after step 40, but step 50 is in metrics.csv
+    with open(tmp_path / "killed" / "metrics.csv", "a") as file:
+        file.write("59,9,0.1")  # a torn row
+    stray = tmp_path / "killed" / "checkpoints" / ".step_0000060.json.99.tmp"
+    stray.write_bytes(b"half")
+    orphan = tmp_path / "killed" / "checkpoints" / "step_0000060.safetensors"
+    orphan.write_bytes(b"half")
+    resumed = Training(tmp_path / "killed", 60, resume=True)
+    assert resumed.run.start == 40
+    resumed.go()
+    assert not stray.exists()
+    names = ("metrics.csv", "checkpoints/step_0000060.safetensors")
+    for name in names:
+        assert (tmp_path / "killed" / name).read_bytes() == (
+            tmp_path / "straight" / name
+        ).read_bytes()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_and_leaves_a_checkpoint(
+    folder: Path, number: int, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        Training(folder, 50).go(signal_at={13: number})
+    assert stopped.value.code == code
+    assert signal.getsignal(number) is before
+    assert steps_kept(folder)[-1] == 13
+    assert f"--resume {folder}" in capsys.readouterr().err
+    straight = Training(folder.with_name("straight"), 50).go()
+    resumed = Training(folder, 50, resume=True).go()
+    assert np.array_equal(straight.part.W, resumed.part.W)
+    assert (folder / "metrics.csv").read_bytes() == (
+        folder.with_name("straight") / "metrics.csv"
+    ).read_bytes()
+
+
+def test_a_second_ctrl_c_stops_at_once(folder: Path) -> None:
+    training = Training(folder, 50)
+
+    def body() -> Iterator[None]:
+        for step in training.run.steps():
+            training.part.advance(step)
+            if step == 13:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                raise AssertionError("the second signal should have ended the step")
+            yield
+
+    with pytest.raises(SystemExit) as stopped:
+        list(body())
+    assert stopped.value.code == 130
+    assert steps_kept(folder) == [0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_non_finite_loss_stops_the_run_and_names_layer_and_checkpoint(folder: Path) -> None:
+    with pytest.raises(NonFiniteError) as stopped:
+        Training(folder, 50, nan_from=27).go()
+    message = str(stopped.value)
+    assert "step 30" in message
+    assert "d_loss = nan" in message
+    assert "G layer 0 Dense: W" in message
+    assert "step_0000020" in message
+    assert "\n" not in message
+    assert steps_kept(folder) == [0, 20]
+    assert "nan" not in (folder / "metrics.csv").read_text()
+
+
+def test_a_non_finite_weight_never_reaches_a_checkpoint(folder: Path) -> None:
+    with pytest.raises(NonFiniteError, match=r"step 20: training diverged.*G layer 0 Dense: W"):
+        Training(folder, 50, nan_from=12, log_every=1000).go()
+    assert steps_kept(folder) == [0]
+
+
+def test_a_full_disk_is_one_error_and_loses_no_checkpoint(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(folder, 50)
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if training.step == 40 and not os.readlink(f"/proc/self/fd/{descriptor}").endswith("csv"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    training.run._sample_every = 1000
+    with pytest.raises(CheckpointError) as stopped:
+        training.go()
+    message = str(stopped.value)
+    assert "disk is full" in message
+    assert "step_0000040" in message
+    assert "last good checkpoint is" in message
+    assert "step_0000020" in message
+    assert not list(folder.rglob(".*.tmp"))
+    assert not list(folder.rglob("step_0000040*"))
+    monkeypatch.undo()
+    assert Training(folder, 50, resume=True).run.start == 20
+
+
+@pytest.mark.parametrize("how", ["truncated", "tampered", "missing", "json"])
+def test_a_damaged_checkpoint_is_refused_and_the_way_back_named(folder: Path, how: str) -> None:
+    Training(folder, 40).go()
+    path = folder / "checkpoints" / "step_0000040.safetensors"
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        path.write_bytes(content[:-5])
+    elif how == "tampered":
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif how == "missing":
+        path.unlink()
+    else:
+        path.with_suffix(".json").write_text('{"format": 1, "step"')
+    before = snapshot(folder)
+    with pytest.raises(CheckpointError) as refused:
+        Training(folder, 60, resume=True)
+    assert "step_0000040" in str(refused.value)
+    assert "--checkpoint 20" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert snapshot(folder) == before
+    straight = Training(folder.with_name("straight"), 60).go()
+    resumed = Training(folder, 60, resume=True, from_step=20).go()
+    assert np.array_equal(straight.part.W, resumed.part.W)
+    assert list((folder / "checkpoints").glob("step_0000040.json.set-aside"))
+    assert steps_kept(folder) == [20, 40, 60]
+
+
+def test_another_architecture_is_refused_before_anything_changes(folder: Path) -> None:
+    Training(folder, 20).go()
+    before = snapshot(folder)
+    with pytest.raises(CheckpointError, match=r"G/0\.W: expected shape \(2, 4\), given \(2, 3\)"):
+        Training(folder, 40, resume=True, width=4)
+    assert snapshot(folder) == before
+
+
+def test_old_checkpoints_go_except_every_mth(folder: Path) -> None:
+    Training(folder, 100, checkpoint_every=10, keep_last=2, keep_every=30).go()
+    assert steps_kept(folder) == [30, 60, 90, 100]
+
+
+def test_a_finished_run_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Training(folder, 20).go()
+    (folder / "samples.gif").unlink()
+    before = (folder / "metrics.csv").read_bytes()
+    again = Training(folder, 20, resume=True).go()
+    assert again.step == 0
+    assert "already at step 20 of 20: nothing to do" in capsys.readouterr().err
+    assert (folder / "metrics.csv").read_bytes() == before
+    assert (folder / "samples.gif").exists()
+
+
+def test_a_folder_in_use_is_never_overwritten(folder: Path) -> None:
+    Training(folder, 20).go()
+    with pytest.raises(OptionError, match=r"already holds a run.*--resume"):
+        Training(folder, 20)
+    other = folder.with_name("letters")
+    other.mkdir()
+    (other / "letter.txt").write_text("dear")
+    with pytest.raises(OptionError, match="not an empty folder"):
+        Training(other, 20)
+
+
+def test_two_processes_cannot_train_in_one_folder(folder: Path) -> None:
+    first = Training(folder, 20)
+    steps = first.run.steps()
+    next(steps)
+    with pytest.raises(TinyganError, match="another process is training"):
+        Training(folder, 20, resume=True).go()
+    steps.close()  # type: ignore[attr-defined]
+    Training(folder, 20, resume=True).go()
+
+
+def test_an_early_death_can_be_resumed(folder: Path) -> None:
+    training = Training(folder, 20)
+    next(iter(training.run.steps()))
+    assert Training(folder, 20, resume=True).run.start == 0

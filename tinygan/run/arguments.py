@@ -1,0 +1,88 @@
+"""An argparse whose every error is one line, and the values it accepts."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
+
+from tinygan.errors import OptionError, TinyganError
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Raises OptionError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message} (see --help)")
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Around a command line: what a user can cause is `error: ...` on stderr, exit status 2.
+
+    That is every TinyganError, whatever the system refuses (a file, memory), and Ctrl-C (130).
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except (TinyganError, OSError, MemoryError) as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:  # before the first step or after the last
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An integer from `least` to `most`."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least or (most is not None and value > most):
+            bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"expected a whole number {bounds}, given {text!r}")
+        return value
+
+    return convert
+
+
+def positive(text: str) -> float:
+    """A finite float above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, given {text!r}")
+    return value
+
+
+def one_of(names: Iterable[str], what: str) -> Callable[[str], str]:
+    """One of `names`; a mistyped one is answered with the nearest."""
+    known = list(names)
+
+    def convert(text: str) -> str:
+        if text in known:
+            return text
+        raise argparse.ArgumentTypeError(unknown(text, known, what))
+
+    return convert
+
+
+def unknown(given: str, known: Iterable[str], what: str) -> str:
+    """The words for a name that is not known."""
+    names = list(known)
+    near = difflib.get_close_matches(given, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {what} {given!r}; {hint}known: {', '.join(names)}"

@@ -1,0 +1,109 @@
+"""What `python -m tinygan` does, command by command."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinygan.backend import get_backend
+from tinygan.errors import OptionError
+from tinygan.nn import Network
+from tinygan.presets import PRESETS
+from tinygan.run.atomic import write_bytes
+from tinygan.run.checkpoint import list_checkpoints
+from tinygan.run.evaluate import append_result, describe, evaluate_parzen, read_results
+from tinygan.run.folder import RunFolder
+from tinygan.run.metrics_file import METRICS, read_metrics
+from tinygan.run.pictures import write_grid
+from tinygan.run.rebuild import load_generator
+
+
+def sample(given: argparse.Namespace) -> None:
+    """Draw images from G into a .npz (`samples`, float32 NHWC) or a .png (a grid)."""
+    out: Path = given.out or given.run / "generated.npz"
+    if out.suffix not in (".npz", ".png"):
+        raise OptionError(f"--out {out}: expected a name that ends in .npz or .png")
+    generator = load_generator(given.run, given.checkpoint, given.backend)
+    images = generator.samples(given.n, given.seed)
+    low, high = generator.preset.value_range
+    if out.suffix == ".png":
+        columns = math.ceil(math.sqrt(given.n))
+        grid = (math.ceil(given.n / columns), columns)
+        write_grid(out, images, grid, (low, high))
+    else:
+        content = io.BytesIO()
+        np.savez(content, samples=images, value_range=np.array([low, high], np.float32))
+        write_bytes(out, content.getvalue())
+    print(
+        f"{out}: {given.n} images {images.shape[1:]} in [{low:g}, {high:g}] from checkpoint "
+        f"{generator.step}, seed {given.seed}"
+    )
+
+
+def info(given: argparse.Namespace) -> None:
+    """Say what a run is, how far it is, and what it measured."""
+    place = RunFolder(given.run)
+    manifest = place.read_manifest()
+    options, data = manifest.get("options", {}), manifest.get("data", {})
+    backend, recipe = manifest.get("backend", {}), manifest.get("recipe", {})
+    show("run", given.run)
+    show("preset", f"{manifest.get('preset')} ({recipe.get('source', 'unknown source')})")
+    show("data", f"{data.get('images')} images {data.get('shape')} of {data.get('name')}")
+    names = ("batch_size", "k", "order", "objective", "loss", "lr", "seed")
+    show("options", ", ".join(f"{name.replace('_', ' ')} {options.get(name)}" for name in names))
+    show("backend", f"{backend.get('name')}, {backend.get('dtype')}, {backend.get('device')}")
+    show("versions", ", ".join(f"{k} {v}" for k, v in manifest.get("versions", {}).items()))
+    if git := manifest.get("git"):
+        show("git", git["commit"][:12] + (" with local changes" if git["dirty"] else ""))
+    show("command", manifest.get("command"))
+    sessions = manifest.get("sessions", [])
+    spent = sum(session["seconds"] for session in sessions)
+    show(
+        "started",
+        f"{manifest.get('started')}; {spent:,.0f} s of training in {len(sessions)} go(es)",
+    )
+    steps = [checkpoint.step for checkpoint in list_checkpoints(place.checkpoints)]
+    show("checkpoints", ", ".join(map(str, steps)) or "none")
+    if place.metrics.exists() and (rows := read_metrics(place.metrics))["step"]:
+        last = ", ".join(f"{name} {rows[name][-1]:.3f}" for name in METRICS)
+        show("last metrics", f"step {rows['step'][-1]:.0f}, epoch {rows['epoch'][-1]:.0f}: {last}")
+    for result in read_results(place.evaluation):
+        show("evaluation", describe(result))
+
+
+def show(name: str, value: object) -> None:
+    print(f"{name:<13} {value}")
+
+
+def presets(given: argparse.Namespace) -> None:
+    """One line for each preset: name, parameters of G and D, what it is, where it comes from."""
+    print(f"{'preset':<15} {'G':>10} {'D':>10}  recipe (source)")
+    backend = get_backend("numpy")
+    for preset in PRESETS.values():
+        G = Network(preset.generator(None), (preset.latent,), backend, "G")
+        D = Network(preset.discriminator(), G.output_shape, backend, "D")
+        counts = f"{G.parameter_count:>10,} {D.parameter_count:>10,}"
+        print(f"{preset.name:<15} {counts}  {preset.summary} ({preset.source})")
+
+
+def evaluate(given: argparse.Namespace) -> None:
+    """Measure a run and keep the figure in its evaluation.json."""
+    place = RunFolder(given.run)
+    read_results(place.evaluation)  # rather now than after the work
+    generator = load_generator(given.run, given.checkpoint, given.backend)
+    measures: dict[str, Any] = {"parzen": evaluate_parzen}
+    result = measures[given.metric](generator, given.split, given.data_dir, given.seed)
+    append_result(place.evaluation, result)
+    print(describe(result))
+    if result["validation_was_trained_on"]:
+        print(
+            "note: this run trained on the images that sigma was chosen on "
+            "(goodfellow2014 holds them out)",
+            file=sys.stderr,
+        )

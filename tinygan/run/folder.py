@@ -1,0 +1,127 @@
+"""The run folder: where its files lie, its run.json, and who may write in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from tinygan.errors import OptionError, TinyganError
+from tinygan.run.atomic import cannot_write, remove_leftovers, write_json
+
+FORMAT = 1
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def curves(self) -> Path:
+        return self.path / "losses.png"
+
+    @property
+    def animation(self) -> Path:
+        return self.path / "samples.gif"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    def sample(self, step: int) -> Path:
+        return self.samples / f"step_{step:07d}.png"
+
+    def refuse_used(self) -> None:
+        """Raise OptionError unless the folder is new or empty: a run never overwrites another."""
+        if self.manifest.exists():
+            raise OptionError(
+                f"{self.path} already holds a run: continue it with --resume {self.path}, "
+                "or give another --out"
+            )
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise OptionError(f"{self.path} is not an empty folder: give another --out")
+
+    def create(self) -> None:
+        """Make the folder and its rooms."""
+        self.refuse_used()
+        try:
+            for folder in (self.path, self.samples, self.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise TinyganError(cannot_write(self.path, problem)) from problem
+
+    def clean(self) -> None:
+        """Remove the temporary files of a killed process."""
+        for folder in (self.path, self.samples, self.checkpoints):
+            remove_leftovers(folder)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        write_json(self.manifest, manifest)
+
+    def read_manifest(self) -> Manifest:
+        """The content of run.json. Raises OptionError when this is not the folder of a run."""
+        try:
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise OptionError(f"{self.path} is not a run folder: it has no run.json") from None
+        except (OSError, ValueError) as problem:
+            raise OptionError(f"cannot read {self.manifest}: {problem}") from problem
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise OptionError(
+                f"{self.manifest}: expected run format {FORMAT}, given "
+                f"{manifest.get('format') if isinstance(manifest, dict) else manifest!r}"
+            )
+        return manifest
+
+
+class FolderLock:
+    """One writer at a time: the operating system frees the lock when its process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ".lock"
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> None:
+        """Raise TinyganError when another process writes in this folder."""
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system
+            return
+        try:
+            file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
+        except OSError as problem:
+            raise TinyganError(cannot_write(self._path, problem)) from problem
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise TinyganError(
+                f"another process is training in {self._path.parent}: wait for it or stop it"
+            ) from None
+        self._file = file
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)  # while it is still ours
+            self._file.close()
+            self._file = None

@@ -1,0 +1,246 @@
+"""The frame around a training loop: log, pictures, checkpoints, signals, progress."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from tinygan.errors import CheckpointError, NonFiniteError
+from tinygan.run import checkpoint as checkpoints
+from tinygan.run.checkpoint import Stateful
+from tinygan.run.curves import write_curves
+from tinygan.run.folder import FolderLock, Manifest, RunFolder
+from tinygan.run.interrupt import StopSignals
+from tinygan.run.metrics_file import MetricsFile, read_metrics
+from tinygan.run.pictures import write_animation, write_grid
+from tinygan.run.progress import Progress
+
+CURVES_EVERY_SECONDS = 60.0  # losses.png is drawn anew at a checkpoint, but no more often
+
+
+class Run:
+    """A run folder and the steps still to do in it.
+
+    ``for step in run.steps(): ...`` yields 1-based step numbers; the body makes the step. Around it
+    the run reads metrics (every `log_every` steps), writes samples and checkpoints, and stops in
+    good order at Ctrl-C, SIGTERM or a non-finite value.
+
+    parts           what a checkpoint keeps, by name ("G", "D", "G_opt", ...)
+    metrics         reads d_loss, g_loss, d_real, d_fake, acc_real, acc_fake of the step just made
+    sample          images of a fixed noise batch: float (N, H, W, C) in `value_range`
+    diagnose        words for the first non-finite value in the networks, or None
+    keep_last       how many of the newest checkpoints are kept, besides every `keep_every`-th step
+    resume          go on in `folder` from its newest checkpoint, or from the one of `from_step`
+
+    Raises OptionError when the folder holds another run, CheckpointError when the checkpoint to go
+    on from is damaged or of another architecture; neither changes anything on the disk.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        parts: Mapping[str, Stateful],
+        *,
+        total_steps: int,
+        steps_per_epoch: int,
+        images_per_step: int,
+        value_range: tuple[float, float],
+        grid: tuple[int, int],
+        metrics: Callable[[], Mapping[str, float]],
+        sample: Callable[[], np.ndarray],
+        diagnose: Callable[[], str | None],
+        sample_every: int,
+        checkpoint_every: int,
+        log_every: int,
+        keep_last: int = 3,
+        keep_every: int | None = None,
+        resume: bool = False,
+        from_step: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.folder = RunFolder(Path(folder))
+        self.manifest = manifest
+        self.total_steps = total_steps
+        self.start = 0  # steps already made
+        self._parts = parts
+        self._steps_per_epoch = steps_per_epoch
+        self._images_per_step = images_per_step
+        self._value_range = value_range
+        self._grid = grid
+        self._metrics, self._sample, self._diagnose = metrics, sample, diagnose
+        self._sample_every, self._log_every = sample_every, log_every
+        self._checkpoint_every = checkpoint_every
+        self._keep_last, self._keep_every = keep_last, keep_every
+        self._show_progress = progress
+        self._csv = MetricsFile(self.folder.metrics)
+        self._lock = FolderLock(self.folder.path)
+        self._curves_drawn = -math.inf
+        if resume:
+            chosen = checkpoints.newest_checkpoint(self.folder.checkpoints, from_step)
+            checkpoints.load_checkpoint(chosen, parts)
+            self.start = chosen.step
+        else:
+            self.folder.create()
+            self.folder.write_manifest(manifest)
+
+    def steps(self) -> Iterator[int]:
+        """Yield the numbers of the steps still to do, 1-based, up to `total_steps`.
+
+        Raises NonFiniteError when a metric or a parameter is not finite (the last good checkpoint
+        stays), TinyganError when the disk is full, SystemExit(130 or 143) after a signal.
+        """
+        if self.start >= self.total_steps:
+            self._nothing_to_do()
+            return
+        signals = StopSignals()
+        self._lock.acquire()
+        self._greet()
+        bar = Progress(self.start, self.total_steps, self._images_per_step, self._show_progress)
+        began, step = time.perf_counter(), self.start
+        try:
+            signals.install()
+            self._open()
+            for step in range(self.start + 1, self.total_steps + 1):
+                yield step
+                self._after(step, bar, stopping=signals.requested is not None)
+                if signals.requested is not None and step < self.total_steps:
+                    break
+            self._csv.close()
+            self._record_session(step, time.perf_counter() - began)
+            self._draw_curves()
+            if step == self.total_steps:
+                write_animation(self.folder.samples, self.folder.animation)
+        finally:
+            bar.close()
+            self._csv.close()
+            self._lock.release()
+            signals.restore()
+        if step < self.total_steps:
+            say(f"stopped after step {step}; resume with: {resume_command(self.folder.path)}")
+        else:
+            say(f"finished {step} steps: {self.folder.path}")
+        if signals.requested is not None:
+            raise SystemExit(signals.exit_code)
+
+    def _open(self) -> None:
+        """Make the folder ready for step start + 1."""
+        self.folder.clean()
+        checkpoints.clean(self.folder.checkpoints)
+        if self.start == 0 and not checkpoints.list_checkpoints(self.folder.checkpoints):
+            self._csv.start()
+            self._write_samples(0)
+            self._checkpoint(0)  # a run that is killed early can be resumed, too
+            return
+        checkpoints.set_aside_later(self.folder.checkpoints, self.start)
+        self._csv.rewind(self.start, self._log_due)
+        self.folder.write_manifest(self.manifest)  # --steps may have changed
+
+    def _greet(self) -> None:
+        where = self.manifest.get("backend") or {}
+        going = f"step {self.start + 1} to {self.total_steps}"
+        say(f"{self.folder.path}: {going} on {where.get('reason') or 'this machine'}")
+
+    def _after(self, step: int, bar: Progress, stopping: bool) -> None:
+        last = step == self.total_steps
+        if self._log_due(step) or last:
+            epoch, values = self._epoch(step), dict(self._metrics())
+            self._check_finite(step, values)
+            self._csv.append(step, epoch, values)
+            bar.show(step, epoch, values)
+        drawing = step % self._sample_every == 0 or last
+        saving = step % self._checkpoint_every == 0 or last or stopping
+        if drawing or saving:
+            self._check_finite(step, {})
+        if drawing:
+            self._write_samples(step)
+        if saving:
+            self._checkpoint(step)
+        bar.advance()
+
+    def _log_due(self, step: int) -> bool:
+        return step == 1 or step % self._log_every == 0
+
+    def _epoch(self, step: int) -> int:
+        return (step - 1) // self._steps_per_epoch + 1
+
+    def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
+        bad = [f"{name} = {value:g}" for name, value in values.items() if not math.isfinite(value)]
+        where = self._diagnose() if bad or not values else None
+        if not bad and where is None:
+            return
+        first = f"the first non-finite value is in {where}" if where else "all weights are finite"
+        raise NonFiniteError(
+            f"step {step}: {', '.join(bad) or 'training diverged'}; {first}. "
+            f"Stopped; {self._last_good()}. A smaller --lr in a new run may help"
+        )
+
+    def _last_good(self) -> str:
+        kept = checkpoints.list_checkpoints(self.folder.checkpoints)
+        return (
+            f"the last good checkpoint is {kept[-1].tensor_path}" if kept else "no checkpoint yet"
+        )
+
+    def _write_samples(self, step: int) -> None:
+        write_grid(self.folder.sample(step), self._sample(), self._grid, self._value_range)
+
+    def _checkpoint(self, step: int) -> None:
+        self._csv.sync()
+        about = {"preset": self.manifest.get("preset"), "versions": self.manifest.get("versions")}
+        try:
+            checkpoints.save_checkpoint(self.folder.checkpoints, step, self._parts, about)
+        except CheckpointError as problem:
+            raise CheckpointError(f"{problem}; {self._last_good()}") from problem
+        checkpoints.prune(self.folder.checkpoints, self._keep_last, self._keep_every)
+        if step and time.monotonic() - self._curves_drawn > CURVES_EVERY_SECONDS:
+            self._draw_curves()
+
+    def _draw_curves(self) -> None:
+        metrics = read_metrics(self.folder.metrics)
+        if metrics["step"]:
+            write_curves(
+                self.folder.curves,
+                metrics,
+                halved=bool(self.manifest.get("halved", False)),
+                objective=str(self.manifest.get("objective", "non-saturating")),
+                title=str(self.manifest.get("preset", "")),
+            )
+        self._curves_drawn = time.monotonic()
+
+    def _record_session(self, step: int, seconds: float) -> None:
+        """Append to run.json which steps this process made and how long they took."""
+        session = {
+            "first_step": self.start + 1,
+            "last_step": step,
+            "seconds": round(seconds, 1),
+            "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+        self.manifest["sessions"] = [*self.manifest.get("sessions", []), session]
+        self.folder.write_manifest(self.manifest)
+
+    def _nothing_to_do(self) -> None:
+        say(
+            f"{self.folder.path} is already at step {self.start} of {self.total_steps}: nothing to "
+            "do (--steps and --epochs count the total)"
+        )
+        if not self.folder.curves.exists():  # killed between its last step and its pictures
+            self._draw_curves()
+        if not self.folder.animation.exists():
+            write_animation(self.folder.samples, self.folder.animation)
+
+
+def resume_command(folder: Path) -> str:
+    """The command line that continues the run in `folder`."""
+    return shlex.join(["python", sys.argv[0], "--resume", str(folder)])
+
+
+def say(words: str) -> None:
+    """One line for the person at the terminal, apart from whatever goes to stdout."""
+    print(words, file=sys.stderr, flush=True)
