@@ -58,6 +58,8 @@ class Optimiser:
         if state.keys() != self._moments.keys() | {"t"}:
             raise CheckpointError(f"{who}: the checkpoint holds {sorted(state)} instead")
         for name, moment in self._moments.items():
+            if type(state[name]).__module__.split(".")[0] != "numpy":
+                raise TypeError(f"{who}: {name} must be a numpy.ndarray to be loaded")
             if state[name].shape != moment.shape:
                 raise CheckpointError(
                     f"{who}: {name} has shape {moment.shape} here and {state[name].shape} in the "

@@ -157,13 +157,13 @@ class Network:
             place = "the checkpoint" if missing[0] in views else self.name
             raise CheckpointError(f"{self.name}: tensor {missing[0]} {side} {place}")
         for name, view in views.items():
+            if type(state[name]).__module__.split(".")[0] != "numpy":
+                raise TypeError(f"{self.name}: tensor {name} must be a numpy.ndarray to be loaded")
             if tuple(state[name].shape) != view.shape:
                 raise CheckpointError(
                     f"{self.name}: tensor {name} has shape {view.shape} here "
                     f"and {tuple(state[name].shape)} in the checkpoint: another architecture"
                 )
-            if type(state[name]).__module__.split(".")[0] != "numpy":
-                raise TypeError(f"{self.name}: tensor {name} must be a numpy.ndarray to be loaded")
         for name, view in views.items():
             view[...] = self.backend.from_host(state[name])
 

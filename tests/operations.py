@@ -1,0 +1,219 @@
+"""Every operation of a backend on drawn inputs, compared with its plain form in interface.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygan.backend import Backend
+from tinygan.backend.numpy_backend import NumpyBackend
+
+FLAVOURS = ("normal", "ties", "extreme")
+
+
+class Plain(Backend):
+    """The plain form of every operation, over NumPy: the reference."""
+
+    name = device = reason = "plain"
+
+    def __init__(self, dtype: str) -> None:
+        super().__init__(np, dtype)
+
+    from_host, to_host, philox = NumpyBackend.from_host, NumpyBackend.to_host, NumpyBackend.philox
+
+
+@dataclass(frozen=True)
+class Operation:
+    """draw(values, n, m) gives host inputs, call(backend, *inputs) the outputs to compare.
+
+    exact: the outputs have the same bits. Else errors are measured against `scale` of the inputs
+    and outputs (default: the largest output).
+    """
+
+    draw: Callable[..., tuple[Any, ...]]
+    call: Callable[..., tuple[Any, ...]]
+    exact: bool = False
+    scale: Callable[..., float] | None = None
+    flavours: tuple[str, ...] = FLAVOURS
+
+
+class Values:
+    """Draws arrays of one flavour: normal, with many equal values and zeros of both signs, or
+    with magnitudes up to 1e4."""
+
+    def __init__(self, seed: int, dtype: Any, flavour: str) -> None:
+        self.rng, self.dtype, self.flavour = np.random.default_rng(seed), dtype, flavour
+
+    def __call__(self, *shape: int) -> Any:
+        x = self.rng.standard_normal(shape)
+        if self.flavour == "ties":
+            x = np.round(x)  # -2, -1, -0.0, 0.0, 1, 2
+        if self.flavour == "extreme":
+            x = np.clip(x * 10.0 ** self.rng.integers(-4, 5, shape), -1e4, 1e4)
+            x[self.rng.random(shape) < 0.1] = 1e4
+            x[self.rng.random(shape) < 0.1] = -1e4
+        return x.astype(self.dtype)
+
+    def positive(self, *shape: int) -> Any:
+        return np.abs(self(*shape))
+
+    def probabilities(self, *shape: int) -> Any:
+        p = self.rng.random(shape)
+        p[self.rng.random(shape) < 0.1] = 0.0
+        p[self.rng.random(shape) < 0.1] = 1.0
+        return p.astype(self.dtype)
+
+    def labels(self, *shape: int) -> Any:
+        return self.rng.choice([0.0, 0.1, 0.9, 1.0], shape).astype(self.dtype)
+
+
+def _out(b: Backend, like: Any) -> Any:
+    return b.empty(like.shape)
+
+
+def _elementwise(name: str, inputs: int, *numbers: float, exact: bool = True) -> Operation:
+    def call(b: Backend, *arrays: Any) -> tuple[Any, ...]:
+        return (getattr(b, name)(*arrays, *numbers, out=_out(b, arrays[0])),)
+
+    return Operation(lambda v, n, m: tuple(v(n, m) for _ in range(inputs)), call, exact)
+
+
+def _sums(b: Backend, x: Any) -> tuple[Any, ...]:
+    return (b.column_sums(x, out=b.empty((x.shape[1],))),)
+
+
+def _add_sums(b: Backend, x: Any, out: Any) -> tuple[Any, ...]:
+    return (b.add_column_sums(x, out=out),)
+
+
+def _maxout(b: Backend, h: Any, dy: Any) -> tuple[Any, ...]:
+    y = b.maxout(h, out=_out(b, dy))
+    return y, b.maxout_backward(dy, h, y, out=_out(b, h))
+
+
+def _batch_norm(b: Backend, x: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
+    x_hat, y = _out(b, x), _out(b, x)
+    return (*b.batch_norm(x, gamma, beta, 1e-3, x_hat, y), x_hat, y)
+
+
+def _bce(name: str, *numbers: float) -> Callable[..., tuple[Any, ...]]:
+    def call(b: Backend, x: Any, target: Any) -> tuple[Any, ...]:
+        results = []
+        for t in (target, 1.0, 0.0, 0.9, 1):
+            out = _out(b, x)
+            results += [getattr(b, name)(x, t, *numbers, out=out), out]
+        return tuple(results)
+
+    return call
+
+
+def _sgd(b: Backend, theta: Any, grad: Any, velocity: Any) -> tuple[Any, ...]:
+    b.sgd(theta, grad, velocity, 0.1, 0.7)
+    return theta, velocity
+
+
+def _adam(b: Backend, theta: Any, grad: Any, m: Any, v: Any) -> tuple[Any, ...]:
+    b.adam(theta, grad, m, v, 0.5, 0.999, 2e-4, 1e-8)
+    return theta, m, v
+
+
+def _adam_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
+    return v(n * m), v(n * m), v(n * m), v.positive(n * m)
+
+
+def _dropout(b: Backend, words: Any, like: Any) -> tuple[Any, ...]:
+    return tuple(b.dropout_factor(words, q, out=_out(b, like)) for q in (1, 128, 205, 256))
+
+
+def _dropout_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
+    return v.rng.integers(0, 1 << 32, (n * m + 3) // 4, np.uint32), v(n, m)
+
+
+def _gather(b: Backend, images: Any, index: Any) -> tuple[Any, ...]:
+    out = b.empty((len(index), *images.shape[1:]))
+    return (b.gather_images(images, index, 2.0 / 255.0, -1.0, out=out),)
+
+
+def _gather_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
+    images = v.rng.integers(0, 256, (n, m, 2, 1), np.uint8)
+    return images, v.rng.integers(0, n, 7, np.int64)
+
+
+def _total(outputs: Any, *inputs: Any) -> float:
+    return float(max(1.0, *(float(np.abs(x).sum()) for x in inputs)))
+
+
+OPERATIONS = {
+    "column_sums": Operation(lambda v, n, m: (v(n, m),), _sums, scale=_total),
+    "add_column_sums": Operation(lambda v, n, m: (v(n, m), v(m)), _add_sums, scale=_total),
+    "matmul": Operation(
+        lambda v, n, m: (v(n, m), v(m, 3)), lambda b, x, w: (b.matmul(x, w, b.empty((len(x), 3))),)
+    ),
+    "affine": Operation(
+        lambda v, n, m: (v(n, m), v(m, 3), v(3)),
+        lambda b, x, w, c: (b.affine(x, w, c, b.empty((len(x), 3))),),
+    ),
+    "matmul_add": Operation(
+        lambda v, n, m: (v(n, m), v(n, 3), v(m, 3)),
+        lambda b, x, dy, dw: (b.matmul_add(x.T, dy, dw),),
+    ),
+    "leaky_factor": _elementwise("leaky_factor", 1, 0.2),
+    "sigmoid": _elementwise("sigmoid", 1, exact=False),
+    "sigmoid_backward": _elementwise("sigmoid_backward", 2),
+    "tanh_backward": _elementwise("tanh_backward", 2),
+    "maxout": Operation(lambda v, n, m: (v(n, 3, m), v(n, m)), _maxout, exact=True),
+    "maxout_backward": Operation(lambda v, n, m: (v(n, 5, m), v(n, m)), _maxout, exact=True),
+    "batch_norm": Operation(
+        lambda v, n, m: (v(n, m), v(m), v(m)), _batch_norm, flavours=("normal", "ties")
+    ),
+    "batch_norm_backward": Operation(
+        lambda v, n, m: (v(n, m), v(n, m), v(m), v.positive(m)),
+        lambda b, dy, x, g, s: b.batch_norm_backward(dy, x, g, s, out=_out(b, x)),
+        flavours=("normal", "ties"),
+    ),
+    "bce_logits": Operation(lambda v, n, m: (v(n * m, 1), v.labels(n * m, 1)), _bce("bce_logits")),
+    "bce_probabilities": Operation(
+        lambda v, n, m: (v.probabilities(n * m, 1), v.labels(n * m, 1)),
+        _bce("bce_probabilities", 1e-7),
+    ),
+    "sgd": Operation(lambda v, n, m: (v(n * m), v(n * m), v(n * m)), _sgd, exact=True),
+    "adam": Operation(_adam_draw, _adam, exact=True),
+    "dropout_factor": Operation(_dropout_draw, _dropout, exact=True),
+    "gather_images": Operation(_gather_draw, _gather, exact=True),
+}
+
+
+def run(name: str, backend: Backend, seed: int, n: int, m: int, flavour: str) -> Any:
+    """(outputs, inputs) of one operation, as NumPy arrays; inputs as they were before it."""
+    operation = OPERATIONS[name]
+    inputs = operation.draw(Values(seed, backend.dtype, flavour), n, m)
+    outputs = operation.call(backend, *(backend.from_host(x) for x in inputs))
+    return [backend.to_host(y) for y in outputs], inputs
+
+
+def compare(
+    name: str, backend: Backend, reference: Backend, seed: int, n: int, m: int, flavour: str
+) -> None:
+    """AssertionError unless both backends compute the same."""
+    operation = OPERATIONS[name]
+    if flavour not in operation.flavours:
+        flavour = operation.flavours[0]
+    with np.errstate(all="ignore"):
+        given, inputs = run(name, backend, seed, n, m, flavour)
+        expected, _ = run(name, reference, seed, n, m, flavour)
+    bound = 2.0**-18 if backend.dtype == np.float32 else 2.0**-44
+    for i, (a, b) in enumerate(zip(given, expected, strict=True)):
+        where = f"{name}, output {i}, {backend.dtype}, {flavour}, seed {seed}, n {n}, m {m}"
+        assert a.shape == b.shape, where
+        assert a.dtype == b.dtype == backend.dtype, where
+        if operation.exact:
+            np.testing.assert_array_equal(a, b, err_msg=where)
+            continue
+        assert np.isfinite(a).all(), where
+        scale = operation.scale(expected, *inputs) if operation.scale else np.abs(b).max()
+        error = float(np.abs(a.astype(float) - b).max())
+        assert error <= bound * max(scale, math.ulp(0.0)), f"{where}: error {error} of {scale}"

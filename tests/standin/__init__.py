@@ -1,0 +1,95 @@
+"""A strict stand-in for the cupy module, so that CupyBackend's own code runs without a GPU.
+
+It keeps to the part of CuPy that this library uses and is stricter than CuPy:
+
+- its arrays hold NumPy arrays inside, are none, and refuse to mix with them, even where CuPy
+  would copy silently (`a[...] = numpy_array`, a NumPy index, a NumPy array given to a kernel);
+- every wait for the device and every copy to it is written into `events`;
+- `empty` gives memory full of NaN (integers: the largest one);
+- kernels run by name, in NumPy (kernels.py) or as their own source compiled for the CPU
+  (compiled.py), after their arguments have been compared with the signature in the source.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy import (  # the dtypes, which CuPy passes on too
+    bool_,
+    dtype,
+    float32,
+    float64,
+    int32,
+    int64,
+    pi,
+    uint8,
+    uint32,
+    uint64,
+)
+
+from standin.device import cuda
+from standin.device_array import asnumpy, counted, events, ndarray, unwrap
+from standin.functions import FUNCTIONS, make
+from standin.module import RawModule
+
+__all__ = [
+    "RawModule",
+    "arange",
+    "array",
+    "asnumpy",
+    "bool_",
+    "counted",
+    "cuda",
+    "dtype",
+    "empty",
+    "events",
+    "float32",
+    "float64",
+    "full",
+    "int32",
+    "int64",
+    "ndarray",
+    "pi",
+    "uint8",
+    "uint32",
+    "uint64",
+    "zeros",
+]
+
+__version__ = "0 (stand-in)"
+
+
+def empty(shape: Any, dtype: Any = float) -> ndarray:
+    """Memory that nobody has written yet, and that shows it."""
+    host = np.empty(shape, dtype)
+    host.fill(np.nan if host.dtype.kind == "f" else _largest(host.dtype))
+    return ndarray(host)
+
+
+def _largest(dtype: Any) -> Any:
+    return True if dtype.kind == "b" else np.iinfo(dtype).max
+
+
+def zeros(shape: Any, dtype: Any = float) -> ndarray:
+    return ndarray(np.zeros(shape, dtype))
+
+
+def full(shape: Any, fill_value: Any, dtype: Any = None) -> ndarray:
+    return ndarray(np.full(shape, unwrap(fill_value), dtype))
+
+
+def arange(*limits: int, dtype: Any = None) -> ndarray:
+    return ndarray(np.arange(*limits, dtype=dtype))
+
+
+def array(obj: Any, dtype: Any = None, copy: bool = True) -> ndarray:
+    """The one way for a NumPy array onto the device."""
+    if isinstance(obj, ndarray):
+        return ndarray(np.array(obj._host, dtype))
+    events.append("copy: array()")
+    return ndarray(np.array(obj, dtype))
+
+
+# Last, since CuPy's any, max, sum, ... hide Python's own from here on.
+globals().update({name: make(name) for name in FUNCTIONS})

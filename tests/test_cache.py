@@ -1,0 +1,140 @@
+"""Call sites: one memory each, reused at every step, with a mode that finds misuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tinygan import Network, Noise, get_backend
+from tinygan.nn import BatchNorm, Cache, Dense, Dropout, LeakyReLU, Maxout, Sequential, Tanh
+
+
+def make(dtype="float64"):
+    backend = get_backend("numpy", dtype)
+    body = Sequential(
+        Dense(3, 4), BatchNorm(4), LeakyReLU(), Dropout(0.5), Maxout(4, 3, 2), Tanh(), Dense(3, 2)
+    )
+    return Network(body, (3,), backend, "D"), Noise(0, backend, step=1)
+
+
+def x_of(seed, n=5):
+    return np.random.default_rng(seed).standard_normal((n, 3))
+
+
+def test_buffers_keep_their_address_and_allocate_once():
+    net, noise = make()
+    site = net.cache("x", noise=noise)
+
+    def addresses():
+        found, todo = {}, [site]
+        while todo:
+            cache = todo.pop()
+            found |= {(cache.path, *k): id(v) for k, v in cache._buffers.items()}
+            todo += cache._children.values()
+        return found
+
+    before = None
+    for step in range(3):
+        y = net.forward(x_of(step), site)
+        dx = net.backward(y, site)
+        seen = (addresses(), y.ctypes.data, dx.ctypes.data)
+        assert before in (None, seen)
+        before = seen
+
+
+def test_an_output_is_a_loan_until_the_next_forward():
+    net, noise = make()
+    site = net.cache("x", noise=noise)
+    first = net.forward(x_of(0), site)
+    second = net.forward(x_of(1), site)
+    assert np.shares_memory(first, second)
+
+
+def test_call_sites_share_no_memory():
+    net, noise = make()
+    a, b = (net.forward(x_of(0), net.cache(name, noise=noise)) for name in "ab")
+    assert not np.shares_memory(a, b)
+
+
+def test_new_tells_name_shape_and_dtype_apart():
+    cache = Cache(get_backend("numpy", "float32"))
+    a = cache.new("y", (2, 3))
+    assert cache.new("y", (2, 3)) is a
+    assert a.dtype == np.float32
+    others = [cache.new("dy", (2, 3)), cache.new("y", (3, 2)), cache.new("y", (2, 3), "bool")]
+    assert not any(np.shares_memory(a, b) for b in others)
+
+
+def test_places_are_indexed_and_carry_mode_and_noise():
+    noise = Noise(0, get_backend("numpy"))
+    cache = Cache(noise.backend, "D(x)", train=False, noise=noise)
+    assert cache[3]["dense"] is cache[3]["dense"]
+    assert cache[3]["dense"].path == "D(x)/3/dense"
+    assert cache[3]["dense"].train is False
+    assert cache[3]["dense"].noise is noise
+
+
+def test_backward_before_forward_says_so():
+    net, _ = make()
+    with pytest.raises(RuntimeError, match=r"nothing kept as 'x' at 'x/6': call forward first"):
+        net.backward(np.ones((1, 2)), net.cache("x"))
+
+
+# ---- check=True --------------------------------------------------------------------------------
+
+
+def test_check_mode_gives_the_same_numbers():
+    net, noise = make()
+    results = []
+    for check in (False, True):
+        site = net.cache("x", noise=noise, check=check)
+        for seed in (0, 1):
+            y = net.forward(x_of(seed), site)
+            net.gradients.fill(0)
+            dx = net.backward(y, site)
+            dx = net.backward(y, site)
+        results.append((y.copy(), dx.copy(), net.gradients.copy()))
+    for plain, checked in zip(*results, strict=True):
+        np.testing.assert_array_equal(plain, checked)
+
+
+def test_check_mode_poisons_an_ended_loan():
+    net, noise = make()
+    site = net.cache("x", noise=noise, check=True)
+    first = net.forward(x_of(0), site)
+    assert np.isfinite(first).all()
+    second = net.forward(x_of(1), site)
+    assert np.isnan(first).all()
+    assert np.isfinite(second).all()
+
+
+def test_check_mode_notices_that_a_kept_input_was_changed():
+    net, noise = make()
+    site, x = net.cache("x", noise=noise, check=True), x_of(0)
+    y = net.forward(x, site)
+    x += 1.0
+    with pytest.raises(RuntimeError, match=r"'x' kept at 'x/0' was changed by somebody"):
+        net.backward(y, site)
+
+
+def test_check_mode_notices_a_stale_loan_between_networks():
+    """D judges fakes that G's next pass has overwritten: backward through D must not go on."""
+    backend = get_backend("numpy", "float64")
+    G = Network(Sequential(Dense(3, 3)), (3,), backend, "G")
+    D = Network(Sequential(Dense(3, 1)), (3,), backend, "D")
+    at_G, at_D = G.cache("z", check=True), D.cache("G(z)", check=True)
+    logits = D.forward(G.forward(x_of(0), at_G), at_D)
+    G.forward(x_of(1), at_G)
+    with pytest.raises(RuntimeError, match="was changed by somebody"):
+        D.backward(logits, at_D)
+
+
+def test_first_nonfinite_names_path_and_buffer():
+    net, noise = make()
+    site = net.cache("D(x)", noise=noise)
+    net.forward(x_of(0), site)
+    assert site.first_nonfinite() is None
+    net.body.layers[4].dense.b = np.inf
+    with np.errstate(all="ignore"):
+        net.forward(x_of(0), site)
+    assert site.first_nonfinite() == "D(x)/4: y"
