@@ -58,7 +58,7 @@ def choose_sigma(
     sigmas: Sequence[float] = SIGMAS,
     batch: int = BATCH,
 ) -> float:
-    """The width among `sigmas` under which `validation` (N, D) is likeliest, given `samples` (n, D).
+    """The width among `sigmas` that makes `validation` (N, D) likeliest, given `samples` (n, D).
 
     Never choose it on the test points: the score would flatter itself.
     Raises ShapeError, DataError, OptionError as `parzen_log_likelihood` does.

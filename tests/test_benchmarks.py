@@ -1,0 +1,130 @@
+"""The benchmark's two contenders compute the same step, and the harness times what it says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+CONTENDERS = """
+import time
+from harness import Prepared, rss
+
+def sleeper(seconds):
+    print("a library's print must not be taken for an answer")
+    return Prepared(lambda: time.sleep(seconds), {"slept": seconds}, rss())
+
+def broken():
+    raise RuntimeError("no compiler here\\nand many lines more")
+
+def dies():
+    import os
+    os._exit(3)
+"""
+
+
+@pytest.fixture
+def harness(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    (tmp_path / "toy_contenders.py").write_text(CONTENDERS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
+    import harness
+
+    return harness
+
+
+def test_harness_takes_turns_and_leaves_out_what_fails(harness):
+    def toy(name, make, environment=None, **options):
+        return harness.Contender(name, f"toy_contenders:{make}", options, environment or {})
+
+    said: list[str] = []
+    results = harness.compare(
+        [
+            toy("quick", "sleeper", seconds=0.001),
+            toy("broken", "broken"),
+            toy("dies", "dies"),
+            toy("slow", "sleeper", {"OPENBLAS_CORETYPE": "Haswell"}, seconds=0.01),
+        ],
+        threads=1,
+        rounds=3,
+        steps=2,
+        say=said.append,
+    )
+    assert [r.name for r in results] == ["quick", "slow"]
+    quick, slow = results
+    assert len(quick.samples) == len(slow.samples) == 3
+    assert 0.001 <= quick.minimum <= quick.median
+    assert 0.01 <= slow.minimum <= slow.median
+    assert said[0] == "broken: left out: RuntimeError: no compiler here"
+    assert said[1].startswith("dies: left out: ")
+    # native means native: the caller's own setting does not reach the workers
+    assert quick.about["coretype"] is None
+    assert slow.about["coretype"] == "Haswell"
+    assert quick.about["slept"] == 0.001
+    assert quick.about["threads"] == 1
+    assert 0 < quick.about["rss_after_imports"] <= quick.about["peak_rss"]
+
+
+def test_ratios(harness):
+    import mlp_step
+
+    def result(name, samples, peak):
+        return harness.Result(name, samples, {"peak_rss": peak})
+
+    run = mlp_step.summary(
+        [
+            result("tinygan", [0.002, 0.003, 0.009], 30),
+            result("PyTorch eager", [0.006, 0.006, 0.001], 200),
+            result("PyTorch eager, fused Adam", [0.004, 0.004, 0.004], 100),
+        ]
+    )
+    assert run["best"] == "PyTorch eager, fused Adam"
+    assert run["ratio_of_medians"] == pytest.approx(0.75)
+    assert run["median_of_ratios"] == pytest.approx(0.75)
+    assert run["ratio_of_minima"] == pytest.approx(2.0)
+    assert run["memory_ratio"] == pytest.approx(0.3)
+
+
+def test_without_torch_it_says_so_in_one_line(harness, monkeypatch, capsys):
+    import mlp_step
+
+    monkeypatch.setattr(mlp_step.importlib.util, "find_spec", lambda name: None)
+    assert mlp_step.main(["--check"]) == 2
+    assert capsys.readouterr().err == "error: this benchmark needs PyTorch: pip install torch\n"
+
+
+@pytest.mark.parametrize("bad", [["--batch", "0"], ["--rounds", "-1"], ["--native", "--pinned"]])
+def test_bad_options(harness, bad):
+    import mlp_step
+
+    with pytest.raises(SystemExit, match="2"):
+        mlp_step.main(bad)
+
+
+def test_tinygan_and_pytorch_compute_the_same_step():
+    pytest.importorskip("torch")
+    program = [sys.executable, str(BENCHMARKS / "mlp_step.py"), "--check", "--batch", "16"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" ok") == 10
+
+
+def test_the_check_sees_a_planted_mistake(harness, monkeypatch):
+    pytest.importorskip("torch")
+    import mlp_contenders
+
+    honest = mlp_contenders.Ours.__init__
+
+    def wrong_beta(self, *arguments):
+        honest(self, *arguments)
+        self.D_optimiser.beta1 = 0.9
+
+    monkeypatch.setattr(mlp_contenders.Ours, "__init__", wrong_beta)
+    differences = mlp_contenders.check(8, 0, "float64", 2)  # Adam's first step knows no beta
+    assert differences["D's parameters"] > 1e-9
