@@ -1,0 +1,51 @@
+# Two commands are all a newcomer needs: make train, make test.
+PYTHON ?= python3
+VENV   ?= .venv
+STEPS  ?= 9000
+RUN    ?= runs/mlp-batchnorm-$(shell date +%Y%m%d-%H%M%S)
+
+BIN  = $(VENV)/bin
+PIP  = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: train test test-slow test-gpu lint format bench clean
+
+train: $(VENV)/installed
+	$(BIN)/python examples/train_mlp_gan.py --preset mlp-batchnorm --batch-size 64 \
+	    --steps $(STEPS) --data auto --out $(RUN)
+	@echo "Look at $(RUN)/samples.gif, $(RUN)/losses.png and the grids in $(RUN)/samples"
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(VENV)/installed-test
+	$(BIN)/python -m pytest --backend cupy
+
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/installed-lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python benchmarks/mlp_step.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tinygan needs Python 3.10 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-%: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(PIP) -e ".[$*]"
+	@touch $@
