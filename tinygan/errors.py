@@ -19,6 +19,10 @@ class DataError(TinyganError, ValueError):
     """A data set is missing, damaged or outside the range that G can reach."""
 
 
+class DownloadError(DataError):
+    """A data set is not here and no mirror could give it."""
+
+
 class CheckpointError(TinyganError):
     """A checkpoint is damaged or belongs to another architecture; nothing was loaded."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tinygan.backend.blas import make_gemm_add
 from tinygan.backend.interface import Array, Backend
 
 # Elements per block of an optimiser's update: the five arrays' blocks stay in a core's L2 cache.
@@ -24,6 +25,7 @@ class NumpyBackend(Backend):
 
     def __init__(self, dtype: str = "float32", reason: str = "numpy, as asked") -> None:
         super().__init__(np, dtype)
+        self._gemm_add = make_gemm_add()
         self.device = platform.processor() or platform.machine()
         self.reason = reason
 
@@ -49,6 +51,13 @@ class NumpyBackend(Backend):
         )
         blocks = generator.random_raw((n + 1) // 2)
         return blocks.astype("<u8", copy=False).view(np.uint32)[:n]
+
+    def affine(self, x: Array, W: Array, b: Array, out: Array) -> Array:
+        out[...] = b
+        return out if self._gemm_add(x, W, out) else super().affine(x, W, b, out)
+
+    def matmul_add(self, a: Array, b: Array, out: Array) -> Array:
+        return out if self._gemm_add(a, b, out) else super().matmul_add(a, b, out)
 
     def column_sums(self, x: Array, out: Array) -> Array:
         ones = self._ones(len(x), x.dtype)

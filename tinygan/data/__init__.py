@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tinygan.data.dataset import Dataset
-from tinygan.data.download import DownloadError
 from tinygan.data.minibatches import Minibatches
 from tinygan.data.mnist import load_mnist
 from tinygan.data.strokes import strokes
-from tinygan.errors import DataError
+from tinygan.errors import DataError, DownloadError
 
 __all__ = ["Dataset", "DownloadError", "Minibatches", "load_dataset", "load_mnist", "strokes"]
 

@@ -12,16 +12,12 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 
-from tinygan.errors import DataError
+from tinygan.errors import DataError, DownloadError
 
 TIMEOUT = 10.0  # seconds without a byte after which a mirror is given up
 RETRIES = 1  # of one mirror, after a refusal or wrong content; silence is not retried
 
 Downloader = Callable[[str, str, object], None]  # pooch's protocol: url, output file, caller
-
-
-class DownloadError(DataError):
-    """A file that no mirror could give."""
 
 
 def download(

@@ -44,7 +44,8 @@ class Minibatches:
                 f"data in [{low:g}, {high:g}] lie outside [{reach[0]:g}, {reach[1]:g}], which is "
                 "all that G's output activation can reach: scale the data or change the activation"
             )
-        self.images = noise.backend.from_host(images)
+        on_host = noise.backend.name == "numpy"  # there the master copy is the data set itself
+        self.images = images if on_host else noise.backend.from_host(images)
         self.m, self.noise, self.k, self.replacement = m, noise, k, replacement
         self.scale, self.shift = (high - low) / 255.0, low
         self.batches_per_epoch = len(images) // m

@@ -7,12 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import pooch
-
 from tinygan.data.dataset import Dataset
-from tinygan.data.download import TIMEOUT, DownloadError, download
 from tinygan.data.idx import parse_idx, read_bytes
-from tinygan.errors import DataError
+from tinygan.errors import DataError, DownloadError
 
 # split -> images and labels, as published; idx3 and idx1 say how many dimensions they have
 FILES = {
@@ -55,6 +52,8 @@ def load_mnist(split: str = "train", data_dir: Path | None = None) -> Dataset:
         image_path, label_path = (find_idx(folder, file) for file in FILES[split])
         image_bytes, label_bytes = read_bytes(image_path), read_bytes(label_path)
     else:
+        import pooch  # slow to import: when it is used
+
         folder = pooch.os_cache("tinygan") / "mnist"
         image_path, label_path = folder / image_file, folder / label_file
         image_bytes, label_bytes = (cached_idx(folder, file) for file in FILES[split])
@@ -84,7 +83,7 @@ def find_idx(folder: Path, file: str) -> Path:
 
 
 def cached_idx(
-    folder: Path, file: str, mirrors: Sequence[str] | None = None, timeout: float = TIMEOUT
+    folder: Path, file: str, mirrors: Sequence[str] | None = None, timeout: float = 10.0
 ) -> bytes:
     """The decompressed content of MNIST's `file` from the cache `folder`, downloaded if need be.
 
@@ -107,6 +106,8 @@ def cached_idx(
                 path.unlink(missing_ok=True)
             except OSError:
                 raise error from None
+    from tinygan.data.download import download  # with pooch and requests behind it
+
     try:
         return verified(download(f"{file}.gz", folder, mirrors, verified, timeout))
     except DownloadError as error:
