@@ -162,6 +162,7 @@ OPERATIONS = {
         lambda b, x, dy, dw: (b.matmul_add(x.T, dy, dw),),
     ),
     "leaky_factor": _elementwise("leaky_factor", 1, 0.2),
+    "leaky": _elementwise("leaky", 1, 0.2),
     "sigmoid": _elementwise("sigmoid", 1, exact=False),
     "sigmoid_backward": _elementwise("sigmoid_backward", 2),
     "tanh_backward": _elementwise("tanh_backward", 2),

@@ -49,7 +49,7 @@ def test_the_discriminators_gradient(preset, objective, loss, backend64):
 def test_the_generators_gradient_through_the_discriminator(preset, objective, loss, backend64):
     game = game_of(PRESETS[preset], backend64, name=objective, loss=loss)
     z, G, D = game.draw_noise(), game.G, game.D
-    of_z, on_fake = G.cache("G(z)", noise=game.noise), D.cache("D(G(z)) for G", noise=game.noise)
+    of_z, on_fake = G.cache("G(z)", noise=game.noise), D.cache("D(G(z))", noise=game.noise)
 
     def g_loss():
         p = sigmoid_of(D, G.forward(z, of_z), on_fake)

@@ -94,9 +94,14 @@ class Backend:
     # ---- activations -------------------------------------------------------------------------
 
     def leaky_factor(self, x: Array, slope: float, out: Array) -> Array:
-        """out = slope where the sign bit of x is set, else 1, so that leaky(x) = x·out: [act.4]."""
+        """out = slope where the sign bit of x is set, else 1: the slope of leaky at x, [act.4]."""
         out[...] = self.xp.where(self.xp.signbit(x), slope, 1.0)
         return out
+
+    def leaky(self, x: Array, slope: float, out: Array) -> Array:
+        """out = x·leaky_factor(x)"""
+        self.leaky_factor(x, slope, out=out)
+        return self.xp.multiply(x, out, out=out)
 
     def sigmoid(self, x: Array, out: Array) -> Array:
         """out = 1 / (1 + exp(-x)) without overflow: [act.7].

@@ -84,7 +84,6 @@ class Game:
         self.G_of_z = G.cache("G(z)", noise=noise)
         self.D_of_x = D.cache("D(x)", noise=noise)
         self.D_of_fakes = D.cache("D(G(z))", noise=noise)
-        self.D_for_G = D.cache("D(G(z)) for G", noise=noise)
         self._losses = D.cache("losses")
 
     def fakes(self, z: Array) -> Array:
@@ -94,7 +93,8 @@ class Game:
     def discriminator_gradient(self, x: Array, fakes: Array) -> None:
         """D.gradients = gradient of D's loss; G is not involved, its output is data: [alg.4]."""
         self.real_logits = self.D.forward(x, self.D_of_x)
-        self.fake_logits = self.D.forward(fakes, self.D_of_fakes)
+        self.fake_logits = self._losses.new("D(G(z))", self.real_logits.shape)
+        self.fake_logits[...] = self.D.forward(fakes, self.D_of_fakes)
         self.d_loss, d_real, d_fake = self.objective.discriminator(
             self.real_logits, self.fake_logits, self._losses
         )
@@ -107,10 +107,10 @@ class Game:
 
         `judged`: D's pass over these fakes (dropout masks included) is already at hand.
         """
-        site = self.D_of_fakes if judged else self.D_for_G
-        logits = self.fake_logits if judged else self.D.forward(fakes, site)
+        # G's turn and D's never overlap, so D's passes over fakes can share one call site.
+        logits = self.fake_logits if judged else self.D.forward(fakes, self.D_of_fakes)
         self.g_loss, d_logits = self.objective.generator(logits, self._losses)
-        d_fakes = self.D.backward(d_logits, site, param_grads=False)
+        d_fakes = self.D.backward(d_logits, self.D_of_fakes, param_grads=False)
         self.G.gradients.fill(0)
         self.G.backward(d_fakes, self.G_of_z, input_grad=False)
 
@@ -134,6 +134,6 @@ class Game:
 
     def first_nonfinite(self) -> str | None:
         """Where the first NaN or infinity stands, in words: parameters, then activations."""
-        sites = (self.G_of_z, self.D_of_x, self.D_of_fakes, self.D_for_G)
+        sites = (self.G_of_z, self.D_of_x, self.D_of_fakes)
         found = self.G.first_nonfinite() or self.D.first_nonfinite()
         return found or next(filter(None, (site.first_nonfinite() for site in sites)), None)

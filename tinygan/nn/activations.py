@@ -11,30 +11,35 @@ from tinygan.nn.layer import Layer
 
 
 class LeakyReLU(Layer):
-    """y = x where x > 0, slope·x elsewhere: y = x·factor. Piecewise linear: f'' = 0."""
+    """y = x where x > 0, slope·x elsewhere. Piecewise linear: f'' = 0."""
 
     def __init__(self, slope: float = 0.2) -> None:
         super().__init__()
         self.slope = slope
 
     def forward(self, x: Array, cache: Cache) -> Array:
-        factor = cache.backend.leaky_factor(x, self.slope, out=cache.new("factor", x.shape))
-        cache.keep("factor", factor)
-        return _product(x, factor, "y", cache)  # [act.4] and, at slope 0, ReLU  [act.5]
+        cache.keep("x", x)  # [act.4] and, at slope 0, ReLU  [act.5]
+        return cache.backend.leaky(x, self.slope, out=cache.new("y", x.shape))
+
+    def _times_df(self, a: Array, cache: Cache, name: str) -> Array:
+        """a·f'(x); f' is found again from x, since keeping it would cost more memory than time."""
+        out = cache.new(name, a.shape)
+        cache.backend.leaky_factor(cache.kept("x"), self.slope, out=out)
+        return cache.backend.xp.multiply(a, out, out=out)
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
     ) -> Array:
-        return _product(dy, cache.kept("factor"), "dx", cache)
+        return self._times_df(dy, cache, "dx")
 
     def jvp(self, t: Array, cache: Cache) -> Array:
-        return _product(t, cache.kept("factor"), "ty", cache)
+        return self._times_df(t, cache, "ty")
 
     def jvp_backward(
         self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
     ) -> tuple[Array | None, Array]:
         dx = None if dy is None else self.backward(dy, cache)
-        return dx, _product(dty, cache.kept("factor"), "dt", cache)
+        return dx, self._times_df(dty, cache, "dt")
 
     def __repr__(self) -> str:
         return f"LeakyReLU({self.slope:g})"
@@ -118,7 +123,3 @@ class Sigmoid(Smooth):
 
     def d2f(self, y: Array) -> Array:
         return y * (1.0 - y) * (1.0 - 2.0 * y)  # [act.7]
-
-
-def _product(a: Array, b: Array, name: str, cache: Cache) -> Array:
-    return cache.backend.xp.multiply(a, b, out=cache.new(name, a.shape))
