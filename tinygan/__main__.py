@@ -59,6 +59,12 @@ def _add_run(command: argparse.ArgumentParser) -> None:
 def _add_checkpoint(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--checkpoint", type=whole(0), metavar="STEP", help="instead of the newest checkpoint")
+    add(
+        "--average-from",
+        type=whole(0),
+        metavar="STEP",
+        help="take the mean of G's weights over every kept checkpoint from STEP on",
+    )
     add("--seed", type=whole(0, 2**64 - 1), default=0, metavar="S", help="of the noise z (0)")
     add("--backend", choices=("auto", "numpy", "cupy"), default="auto")
 

@@ -29,7 +29,7 @@ def sample(given: argparse.Namespace) -> None:
     out: Path = given.out or given.run / "generated.npz"
     if out.suffix not in (".npz", ".png"):
         raise OptionError(f"--out {out}: expected a name that ends in .npz or .png")
-    generator = load_generator(given.run, given.checkpoint, given.backend)
+    generator = load_generator(given.run, given.checkpoint, given.backend, given.average_from)
     images = generator.samples(given.n, given.seed)
     low, high = generator.preset.value_range
     if out.suffix == ".png":
@@ -41,8 +41,8 @@ def sample(given: argparse.Namespace) -> None:
         np.savez(content, samples=images, value_range=np.array([low, high], np.float32))
         write_bytes(out, content.getvalue())
     print(
-        f"{out}: {given.n} images {images.shape[1:]} in [{low:g}, {high:g}] from checkpoint "
-        f"{generator.step}, seed {given.seed}"
+        f"{out}: {given.n} images {images.shape[1:]} in [{low:g}, {high:g}] from "
+        f"{generator.describe()}, seed {given.seed}"
     )
 
 
@@ -96,7 +96,7 @@ def evaluate(given: argparse.Namespace) -> None:
     """Measure a run and keep the figure in its evaluation.json."""
     place = RunFolder(given.run)
     read_results(place.evaluation)  # rather now than after the work
-    generator = load_generator(given.run, given.checkpoint, given.backend)
+    generator = load_generator(given.run, given.checkpoint, given.backend, given.average_from)
     measures: dict[str, Any] = {"parzen": evaluate_parzen}
     result = measures[given.metric](generator, given.split, given.data_dir, given.seed)
     append_result(place.evaluation, result)

@@ -42,6 +42,7 @@ def evaluate_parzen(
     return {
         "metric": "parzen",
         "step": generator.step,
+        "weights": generator.describe(),
         "data": data,
         "split": split,
         "points": len(points),
@@ -64,10 +65,11 @@ def _flat(images: np.ndarray) -> np.ndarray:
 
 def describe(result: dict[str, Any]) -> str:
     """One line for one result."""
+    which = result.get("weights", f"checkpoint {result['step']}")
     return (
         f"Parzen log-likelihood of {result['points']} {result['data']} {result['split']} images: "
         f"{result['mean']:.1f} ± {result['standard_error']:.1f} nats (sigma {result['sigma']:.4g}, "
-        f"{result['samples']} samples, checkpoint {result['step']})"
+        f"{result['samples']} samples, {which})"
     )
 
 

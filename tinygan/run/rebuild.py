@@ -13,7 +13,7 @@ from tinygan.errors import OptionError
 from tinygan.nn import Network
 from tinygan.noise import Noise
 from tinygan.presets import Preset, get_preset
-from tinygan.run.checkpoint import Checkpoint, load_checkpoint, newest_checkpoint
+from tinygan.run.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_checkpoint
 from tinygan.run.folder import Manifest, RunFolder
 
 BATCH = 500  # images generated at a time
@@ -32,12 +32,20 @@ def load_run(folder: Path, step: int | None = None) -> tuple[Manifest, Checkpoin
 
 @dataclass(frozen=True)
 class Generator:
-    """G of one checkpoint; `batches` and `samples` let it draw."""
+    """G of one checkpoint, or of the mean over several; `batches` and `samples` let it draw."""
 
     G: Network
     preset: Preset
     manifest: Manifest
     step: int
+    averaged: tuple[int, ...] = ()  # the steps whose weights G is the mean of
+
+    def describe(self) -> str:
+        """Which weights G has, in words."""
+        steps = self.averaged
+        if len(steps) > 1:
+            return f"the mean of {len(steps)} checkpoints, {steps[0]} to {steps[-1]}"
+        return f"checkpoint {self.step}"
 
     def samples(self, n: int, seed: int = 0) -> np.ndarray:
         """`n` images, float32 (n, H, W, C) in the data's range: a function of (checkpoint, seed).
@@ -61,9 +69,17 @@ class Generator:
             yield self.G.backend.to_host(self.G.forward(z, cache))
 
 
-def load_generator(folder: Path, step: int | None = None, backend: str = "auto") -> Generator:
+def load_generator(
+    folder: Path,
+    step: int | None = None,
+    backend: str = "auto",
+    average_from: int | None = None,
+) -> Generator:
     """G as the newest checkpoint of the run in `folder` (or the one of `step`) has it.
 
+    With `average_from` its weights are the mean over every kept checkpoint from that step on
+    (Polyak & Juditsky 1992): the players circle around their equilibrium, and the middle of a
+    circle is nearer to it than any point of the circle.
     Raises OptionError or CheckpointError, as `load_run`; also when the preset is not known here.
     """
     manifest, checkpoint = load_run(folder, step)
@@ -74,4 +90,23 @@ def load_generator(folder: Path, step: int | None = None, backend: str = "auto")
     place = get_backend(backend, options.get("dtype", "float32"))
     G = Network(preset.generator(None), (preset.latent,), place, "G")
     load_checkpoint(checkpoint, {"G": G})
-    return Generator(G, preset, manifest, checkpoint.step)
+    if average_from is None:
+        return Generator(G, preset, manifest, checkpoint.step)
+    every = list_checkpoints(RunFolder(folder).checkpoints)
+    chosen = [c for c in every if average_from <= c.step <= checkpoint.step]
+    if not chosen:
+        raise OptionError(
+            f"{folder}: there is no checkpoint from step {average_from} on to average"
+        )
+    _load_mean(G, chosen)
+    return Generator(G, preset, manifest, checkpoint.step, tuple(c.step for c in chosen))
+
+
+def _load_mean(G: Network, chosen: list[Checkpoint]) -> None:
+    """Give G the mean of its weights (and running statistics) over `chosen`, summed in float64."""
+    total: dict[str, np.ndarray] = {}
+    for checkpoint in chosen:
+        load_checkpoint(checkpoint, {"G": G})
+        for name, tensor in G.state().items():
+            total[name] = total.get(name, 0.0) + tensor.astype(np.float64)
+    G.load({name: tensor / len(chosen) for name, tensor in total.items()})
