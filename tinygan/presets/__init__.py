@@ -5,20 +5,13 @@ from __future__ import annotations
 import difflib
 
 from tinygan.errors import OptionError
-from tinygan.presets.mlp import (
-    GOODFELLOW2014,
-    GOODFELLOW2014_SHORT,
-    MLP_BATCHNORM,
-    MLP_LEAKY,
-    MLP_LEAKY_BN,
-)
+from tinygan.presets.mlp import GOODFELLOW2014, MLP_BATCHNORM, MLP_LEAKY, MLP_LEAKY_BN
 from tinygan.presets.preset import Preset
 
 __all__ = ["PRESETS", "Preset", "get_preset"]
 
 PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (MLP_LEAKY, MLP_LEAKY_BN, MLP_BATCHNORM, GOODFELLOW2014, GOODFELLOW2014_SHORT)
+    preset.name: preset for preset in (MLP_LEAKY, MLP_LEAKY_BN, MLP_BATCHNORM, GOODFELLOW2014)
 }
 
 
