@@ -14,7 +14,7 @@ from tinygan.backend import Array
 from tinygan.errors import OptionError
 from tinygan.nn.cache import Cache
 
-PROBABILITY_CLIP = 1e-7  # the nearest to 1 that float32 still tells from 1, as in Keras
+PROBABILITY_CLIP = 1e-7  # float32 still tells 1 - 1e-7 from 1, not 1 - 1e-8; as in Keras
 
 
 def bce_with_logits(logits: Array, target: float | Array, cache: Cache) -> tuple[Array, Array]:
