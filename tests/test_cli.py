@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +182,74 @@ def test_a_resumed_run_keeps_its_recipe_and_its_data(run: Path, tmp_path: Path) 
     assert (run / "run.json").read_bytes() == before
 
 
+@pytest.fixture
+def edit(run: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of `run` with an edited run.json: edit("options", k=2), edit(git=3)."""
+
+    def edited(part: str | None = None, /, **values: object) -> Path:
+        folder = tmp_path / "edited"
+        shutil.copytree(run, folder)
+        manifest = json.loads((folder / "run.json").read_text())
+        (manifest if part is None else manifest[part]).update(values)
+        (folder / "run.json").write_text(json.dumps(manifest))
+        return folder
+
+    return edited
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("batch_size", 0, "--batch-size: expected a whole number at least 1, given '0'"),
+        ("batch_size", "x", "--batch-size: expected a whole number at least 1, given 'x'"),
+        ("k", 2.5, "--k: expected a whole number"),
+        ("order", "foo", "--order: invalid choice: 'foo'"),
+        ("prior", "foo", "--prior: invalid choice: 'foo'"),
+        ("lr", -1, "--lr: expected a number above 0"),
+        ("log_every", 0, "--log-every: expected a whole number"),
+        ("preset", "nope", "unknown preset 'nope'"),
+        ("backend", None, "it has no backend"),
+        ("novelty", 1, "unrecognized arguments: --novelty=1"),
+    ],
+)
+def test_an_edited_option_is_refused_as_a_typed_one_would_be(
+    edit: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: object,
+    words: str,
+) -> None:
+    folder = edit("options", **{name: value})
+    with pytest.raises(SystemExit) as stopped:
+        parse_options(["--resume", str(folder)], "", PRESETS)
+    assert stopped.value.code == 2
+    errors = capsys.readouterr().err
+    assert f"{folder}/run.json cannot be resumed: " in errors
+    assert words in errors
+
+
+def test_recorded_options_are_read_back_as_they_were(edit: Callable[..., Path]) -> None:
+    options = parse_options(["--resume", str(edit("options", lr=0.1 + 0.2))], "", PRESETS)
+    assert options.preset.lr == 0.1 + 0.2
+    assert {**options.values(), "lr": 0} == {**options.recorded["options"], "lr": 0}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("options", []), ("data", None), ("backend", 1), ("versions", 3), ("sessions", 7)],
+)
+def test_a_damaged_run_json_is_one_line(
+    edit: Callable[..., Path], capsys: pytest.CaptureFixture[str], name: str, value: object
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["info", str(edit(**{name: value}))])
+    assert f"run.json is damaged: {name!r} is no " in capsys.readouterr().err
+
+
+def test_a_sparse_run_json_can_still_be_told(edit: Callable[..., Path]) -> None:
+    main(["info", str(edit(git=3, sessions=[{}, 4], data={}, recipe={}))])
+
+
 def test_a_new_run_never_overwrites_one(run: Path, digits: Path) -> None:
     errors = train("--preset", "mlp-leaky", "--out", run, "--data-dir", digits, code=2)
     assert "already holds a run" in errors
@@ -253,6 +323,12 @@ def test_samples_are_images_in_the_datas_range(
         assert file["samples"].shape == (64, 28, 28, 1)
 
 
+def test_samples_come_from_the_prior_of_the_run(run: Path, edit: Callable[..., Path]) -> None:
+    normal, uniform = load_generator(run), load_generator(edit("options", prior="uniform"))
+    assert (normal.preset.prior, uniform.preset.prior) == ("normal", "uniform")
+    assert not np.allclose(normal.samples(2), uniform.samples(2))
+
+
 def test_samples_do_not_depend_on_their_batch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = load_generator(run)
     images = generator.samples(7)
@@ -268,7 +344,7 @@ def test_info_says_what_a_run_is(run: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_a_run_is_measured_and_the_figure_kept(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path, digits: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tinygan.run.evaluate.SAMPLES", 200)
     monkeypatch.setattr("tinygan.run.evaluate.VALIDATION", 100)
@@ -285,6 +361,28 @@ def test_a_run_is_measured_and_the_figure_kept(
     capsys.readouterr()
     main(["info", str(run)])
     assert "nats" in capsys.readouterr().out
+    assert test["data"] == digits.name
+
+
+def test_a_run_is_measured_on_its_own_data_only(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, shape in (("images-idx3", (300, 28, 28)), ("labels-idx1", (300,))):
+        (tmp_path / f"train-{name}-ubyte.gz").write_bytes(idx(np.zeros(shape)))
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(run), "--metric", "parzen", "--data-dir", str(tmp_path)])
+    assert "these are not the images the run was started with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{}", "[{}]", "[3]", "["])
+def test_a_damaged_evaluation_is_one_line(
+    edit: Callable[..., Path], capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    folder = edit()
+    (folder / "evaluation.json").write_text(content)
+    with pytest.raises(SystemExit):
+        main(["info", str(folder)])
+    assert "move it away" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -324,6 +422,22 @@ def test_what_the_system_refuses_is_one_line(
         raise problem
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"error: {problem}\n"
+
+
+def test_closed_streams_do_no_harm(digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "quiet"
+    words = command(*RECIPE, "--data-dir", digits, "--steps", 2, "--out", folder)
+    for program in (words, command("info", folder, module=True)):
+        quiet = ["/bin/sh", "-c", 'exec "$@" >&- 2>&-', "sh", *program]
+        assert subprocess.run(quiet, env=environment()).returncode == 0
+    assert (folder / "samples.gif").exists()
+
+
+def test_a_diverging_run_says_so_in_one_line(digits: Path, tmp_path: Path) -> None:
+    new = (*RECIPE, "--data-dir", digits, "--out", tmp_path / "wild")
+    errors = train(*new, "--lr", "1e30", "--steps", 20, code=2)
+    assert "Warning" not in errors
+    assert "the first non-finite value is in " in errors.splitlines()[-1]
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tinygan.errors import CheckpointError, NonFiniteError, OptionError, TinyganError
-from tinygan.run import Run
+from tinygan.run import Run, checkpoint
 
 
 class Part:
@@ -284,6 +285,31 @@ def test_another_architecture_is_refused_before_anything_changes(folder: Path) -
     with pytest.raises(CheckpointError, match=r"G/0\.W: expected shape \(2, 4\), given \(2, 3\)"):
         Training(folder, 40, resume=True, width=4)
     assert snapshot(folder) == before
+
+
+def test_another_precision_is_refused(folder: Path) -> None:
+    Training(folder, 20).go()
+    part = Part()
+    part.W = part.W.astype(np.float64)
+    newest = checkpoint.newest_checkpoint(folder / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"G/0\.W: expected float64, given float32"):
+        checkpoint.load_checkpoint(newest, {"G": part})
+
+
+def test_a_removed_samples_folder_is_made_again(folder: Path) -> None:
+    Training(folder, 20).go()
+    shutil.rmtree(folder / "samples")
+    Training(folder, 40, resume=True).go()
+    assert (folder / "samples" / "step_0000040.png").exists()
+
+
+def test_a_run_that_died_before_its_first_checkpoint_starts_anew(folder: Path) -> None:
+    Training(folder, 20)  # has made its folder, and no step
+    straight = Training(folder.with_name("straight"), 20).go()
+    assert np.array_equal(Training(folder, 20, resume=True).go().part.W, straight.part.W)
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(CheckpointError, match="nothing to go on from"):
+        Training(folder, 40, resume=True)
 
 
 def test_old_checkpoints_go_except_every_mth(folder: Path) -> None:

@@ -39,7 +39,9 @@ class Minibatches:
             raise DataError(f"images must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
         if not 1 <= m <= len(images):
             raise DataError(f"a minibatch of {m} cannot be drawn from {len(images)} images")
-        if reach is not None and not (reach[0] <= low < high <= reach[1]):
+        if not low < high:
+            raise DataError(f"pixels cannot be scaled to a range from {low:g} to {high:g}")
+        if reach is not None and not (reach[0] <= low and high <= reach[1]):
             raise DataError(
                 f"data in [{low:g}, {high:g}] lie outside [{reach[0]:g}, {reach[1]:g}], which is "
                 "all that G's output activation can reach: scale the data or change the activation"
@@ -63,8 +65,8 @@ class Minibatches:
         return self.noise.integers("minibatch", self.m, len(self.images))
 
     def _shuffled(self) -> Array:
-        sub = max(self.noise.sub, 1)
-        epoch, batch = divmod((self.noise.step - 1) * self.k + sub - 1, self.batches_per_epoch)
+        step, sub = max(self.noise.step, 1), max(self.noise.sub, 1)  # from 0, before a run's first
+        epoch, batch = divmod((step - 1) * self.k + sub - 1, self.batches_per_epoch)
         if self._order[0] != epoch:
             order = self.noise.at(step=epoch).permutation("epoch", len(self.images))
             self._order = (epoch, order)

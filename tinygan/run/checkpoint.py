@@ -128,12 +128,12 @@ def load_checkpoint(checkpoint: Checkpoint, parts: Mapping[str, Stateful]) -> No
     """Load a checkpoint into all parts; every name and shape is checked before the first copy.
 
     Tensors of parts that are not asked for are left alone (sampling needs only G).
-    Raises CheckpointError naming the tensor, the expected and the given shape.
+    Raises CheckpointError naming the tensor, the expected and the given shape or dtype.
     """
     tensors = checkpoint.read()
     given = {name: tensor for name, tensor in tensors.items() if name.split("/")[0] in parts}
     expected = collect(parts)
-    for name in expected.keys() ^ given.keys():
+    for name in sorted(expected.keys() ^ given.keys()):
         where = "lacks" if name in expected else "has an unexpected"
         raise CheckpointError(
             f"checkpoint {checkpoint.tensor_path} {where} tensor {name}: "
@@ -144,6 +144,11 @@ def load_checkpoint(checkpoint: Checkpoint, parts: Mapping[str, Stateful]) -> No
             raise CheckpointError(
                 f"checkpoint {checkpoint.tensor_path}, tensor {name}: expected shape "
                 f"{tensor.shape}, given {given[name].shape}: it is of another architecture"
+            )
+        if tensor.dtype != given[name].dtype:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.tensor_path}, tensor {name}: expected {tensor.dtype}, "
+                f"given {given[name].dtype}: it is of a run with another --dtype"
             )
     for part, stateful in parts.items():
         prefix = part + "/"

@@ -50,20 +50,21 @@ def info(given: argparse.Namespace) -> None:
     """Say what a run is, how far it is, and what it measured."""
     place = RunFolder(given.run)
     manifest = place.read_manifest()
-    options, data = manifest.get("options", {}), manifest.get("data", {})
-    backend, recipe = manifest.get("backend", {}), manifest.get("recipe", {})
+    options, data = manifest["options"], manifest["data"]
+    backend, recipe = manifest["backend"], manifest["recipe"]
     show("run", given.run)
     show("preset", f"{manifest.get('preset')} ({recipe.get('source', 'unknown source')})")
     show("data", f"{data.get('images')} images {data.get('shape')} of {data.get('name')}")
     names = ("batch_size", "k", "order", "objective", "loss", "lr", "seed")
     show("options", ", ".join(f"{name.replace('_', ' ')} {options.get(name)}" for name in names))
     show("backend", f"{backend.get('name')}, {backend.get('dtype')}, {backend.get('device')}")
-    show("versions", ", ".join(f"{k} {v}" for k, v in manifest.get("versions", {}).items()))
-    if git := manifest.get("git"):
-        show("git", git["commit"][:12] + (" with local changes" if git["dirty"] else ""))
+    show("versions", ", ".join(f"{k} {v}" for k, v in manifest["versions"].items()))
+    if isinstance(git := manifest.get("git"), dict):
+        changed = " with local changes" if git.get("dirty") else ""
+        show("git", f"{git.get('commit')}"[:12] + changed)
     show("command", manifest.get("command"))
-    sessions = manifest.get("sessions", [])
-    spent = sum(session["seconds"] for session in sessions)
+    sessions = [each for each in manifest["sessions"] if isinstance(each, dict)]
+    spent = sum(session.get("seconds", 0) for session in sessions)
     show(
         "started",
         f"{manifest.get('started')}; {spent:,.0f} s of training in {len(sessions)} go(es)",

@@ -13,6 +13,7 @@ from tinygan.data import load_dataset
 from tinygan.errors import OptionError
 from tinygan.metrics import parzen
 from tinygan.run.atomic import write_json
+from tinygan.run.manifest import check_data, describe_data
 from tinygan.run.rebuild import Generator
 
 SAMPLES = 10_000
@@ -33,7 +34,10 @@ def evaluate_parzen(
     recorded = generator.manifest["options"].get("data_dir")
     if data_dir is None and recorded is not None and Path(recorded).is_dir():
         data_dir = Path(recorded)
-    held_out = load_dataset(data, "train", data_dir).images[-VALIDATION:]
+    train = load_dataset(data, "train", data_dir)
+    seen = train.first(generator.preset.train_images)
+    check_data(generator.manifest["data"], describe_data(seen))  # else the figure means nothing
+    held_out = train.images[-VALIDATION:]
     for_sigma, rest = _flat(held_out[:SIGMA_POINTS]), held_out[SIGMA_POINTS:]
     points = rest if split == "validation" else load_dataset(data, "test", data_dir).images
     low, high = generator.preset.value_range
@@ -43,7 +47,7 @@ def evaluate_parzen(
         "metric": "parzen",
         "step": generator.step,
         "weights": generator.describe(),
-        "data": data,
+        "data": train.name,
         "split": split,
         "points": len(points),
         "samples": len(samples),
@@ -81,7 +85,10 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         return []
     except (OSError, ValueError) as problem:
         raise OptionError(f"cannot read {path}: {problem}; move it away") from problem
-    if not isinstance(results, list):
+    needed = {"points", "data", "split", "mean", "standard_error", "sigma", "samples", "step"}
+    if not isinstance(results, list) or any(
+        not isinstance(result, dict) or not needed <= result.keys() for result in results
+    ):
         raise OptionError(f"{path} is not a list of results: move it away")
     return results
 

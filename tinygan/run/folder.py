@@ -12,6 +12,15 @@ from tinygan.run.atomic import cannot_write, remove_leftovers, write_json
 
 FORMAT = 1
 Manifest = dict[str, Any]
+# What those who read a run.json rely on; a part that is missing is taken as empty.
+PARTS: dict[str, type] = {
+    "options": dict,
+    "recipe": dict,
+    "data": dict,
+    "backend": dict,
+    "versions": dict,
+    "sessions": list,
+}
 
 
 @dataclass(frozen=True)
@@ -62,8 +71,7 @@ class RunFolder:
             raise OptionError(f"{self.path} is not an empty folder: give another --out")
 
     def create(self) -> None:
-        """Make the folder and its rooms."""
-        self.refuse_used()
+        """Make the folder and its rooms, those that are missing."""
         try:
             for folder in (self.path, self.samples, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +99,9 @@ class RunFolder:
                 f"{self.manifest}: expected run format {FORMAT}, given "
                 f"{manifest.get('format') if isinstance(manifest, dict) else manifest!r}"
             )
+        for name, kind in PARTS.items():
+            if not isinstance(manifest.setdefault(name, kind()), kind):
+                raise OptionError(f"{self.manifest} is damaged: {name!r} is no {kind.__name__}")
         return manifest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -45,5 +46,7 @@ class StopSignals:
             self.restore()
             raise SystemExit(self.exit_code)
         self.requested = number
+        if sys.stderr is None:  # closed by the caller: 2 may by now be any file of ours
+            return
         with contextlib.suppress(OSError):  # not print(): a handler may interrupt another print
             os.write(2, b"\nfinishing this step, then a checkpoint (again: stop at once)\n")

@@ -83,13 +83,14 @@ class Run:
         self._csv = MetricsFile(self.folder.metrics)
         self._lock = FolderLock(self.folder.path)
         self._curves_drawn = -math.inf
-        if resume:
+        if not resume:
+            self.folder.refuse_used()
+            self.folder.create()
+            self.folder.write_manifest(manifest)
+        elif not self._died_before_its_first_checkpoint():
             chosen = checkpoints.newest_checkpoint(self.folder.checkpoints, from_step)
             checkpoints.load_checkpoint(chosen, parts)
             self.start = chosen.step
-        else:
-            self.folder.create()
-            self.folder.write_manifest(manifest)
 
     def steps(self) -> Iterator[int]:
         """Yield the numbers of the steps still to do, 1-based, up to `total_steps`.
@@ -108,11 +109,13 @@ class Run:
         try:
             signals.install()
             self._open()
-            for step in range(self.start + 1, self.total_steps + 1):
-                yield step
-                self._after(step, bar, stopping=signals.requested is not None)
-                if signals.requested is not None and step < self.total_steps:
-                    break
+            # NumPy's warnings would say the same as NonFiniteError, earlier and less clearly.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                for step in range(self.start + 1, self.total_steps + 1):
+                    yield step
+                    self._after(step, bar, stopping=signals.requested is not None)
+                    if signals.requested is not None and step < self.total_steps:
+                        break
             self._csv.close()
             self._record_session(step, time.perf_counter() - began)
             self._draw_curves()
@@ -130,8 +133,15 @@ class Run:
         if signals.requested is not None:
             raise SystemExit(signals.exit_code)
 
+    def _died_before_its_first_checkpoint(self) -> bool:
+        """Whether the run was cut short (by a full disk, say) so early that nothing is lost."""
+        if checkpoints.list_checkpoints(self.folder.checkpoints):
+            return False
+        return not self.folder.metrics.exists() or not read_metrics(self.folder.metrics)["step"]
+
     def _open(self) -> None:
         """Make the folder ready for step start + 1."""
+        self.folder.create()
         self.folder.clean()
         checkpoints.clean(self.folder.checkpoints)
         if self.start == 0 and not checkpoints.list_checkpoints(self.folder.checkpoints):

@@ -52,7 +52,7 @@ def make_manifest(options: Options, backend: Place, data: Images) -> Manifest:
     if values["data"] == "auto":
         values["data"] = "strokes" if data.name == "strokes" else "mnist"
     if options.recorded is not None:
-        _check_data(options.recorded.get("data"), about_data)
+        check_data(options.recorded["data"], about_data)
         _check_backend(options.recorded.get("backend"), backend)
         return {**options.recorded, "options": values}  # --steps may be new
     preset = options.preset
@@ -153,8 +153,9 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def _check_data(recorded: object, given: dict[str, Any]) -> None:
-    if not isinstance(recorded, dict) or recorded.get("sha256") == given["sha256"]:
+def check_data(recorded: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise DataError unless both descriptions are of the same images."""
+    if recorded.get("sha256") == given["sha256"]:
         return
     raise DataError(
         f"these are not the images the run was started with: recorded {_in_words(recorded)}, "
@@ -163,7 +164,9 @@ def _check_data(recorded: object, given: dict[str, Any]) -> None:
 
 
 def _in_words(data: dict[str, Any]) -> str:
-    return f"{data['images']} of {data['name']} with sha256 {data['sha256'][:12]}..."
+    return (
+        f"{data.get('images')} of {data.get('name')} with sha256 {data.get('sha256', '')[:12]}..."
+    )
 
 
 def _check_backend(recorded: object, backend: Place) -> None:

@@ -171,9 +171,7 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     if "out" in given:
         raise OptionError("--out cannot go with --resume: a run goes on in its own folder")
     manifest = RunFolder(folder).read_manifest()
-    recorded = manifest.get("options")
-    if not isinstance(recorded, dict) or recorded.get("preset") not in presets:
-        raise OptionError(f"{folder}/run.json was not written by this program: cannot resume it")
+    recorded = _recorded(folder, manifest["options"], presets)
     for name, value in given.items():
         if name == "backend" and value == "auto":
             continue  # it stays on the recorded one
@@ -186,8 +184,6 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     if given.keys() & set(LENGTH):
         recorded = {**recorded, "steps": None, "epochs": None}
     merged = {**DEFAULTS, **recorded, **given, "backend": recorded["backend"]}
-    if merged["data_dir"] is not None:
-        merged["data_dir"] = Path(merged["data_dir"])
     return _options(
         presets[recorded["preset"]],
         merged,
@@ -198,10 +194,31 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     )
 
 
+def _recorded(
+    folder: Path, options: Mapping[str, Any], presets: Mapping[str, Preset]
+) -> dict[str, Any]:
+    """The options in a run.json, checked as a command line is: somebody may have edited them."""
+    words = []
+    for name, value in options.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}={value}"]
+    try:
+        given = vars(_parser(None, presets).parse_args(words))
+    except OptionError as problem:
+        raise OptionError(f"{folder}/run.json cannot be resumed: {problem}") from None
+    if missing := {"preset", "backend"} - given.keys():
+        raise OptionError(f"{folder}/run.json cannot be resumed: it has no {missing.pop()}")
+    return {**dict.fromkeys(options), **given}
+
+
+def overridden(preset: Preset, values: Mapping[str, Any]) -> Preset:
+    """The preset with the fields that `values`, options of a command line or run.json, override."""
+    return dataclasses.replace(preset, **{n: values[n] for n in OF_THE_PRESET if n in values})
+
+
 def _options(preset: Preset, values: Mapping[str, Any], **rest: Any) -> Options:
-    overrides = {name: values[name] for name in OF_THE_PRESET if name in values}
     own: dict[str, Any] = {name: values.get(name) for name in (*DEFAULTS, *LENGTH)}
-    preset = dataclasses.replace(preset, **overrides)
+    preset = overridden(preset, values)
     if preset.order == "simultaneous" and preset.k != 1:
         raise OptionError(
             f"--k {preset.k} does not go with simultaneous play, in which both players move once: "

@@ -18,7 +18,8 @@ class Progress:
     """A tqdm bar on stderr; in a log file (no terminal) it writes a line's worth every 10 s."""
 
     def __init__(self, start: int, total: int, images_per_step: int, shown: bool = True) -> None:
-        terminal = sys.stderr.isatty()
+        shown = shown and sys.stderr is not None  # None where the caller closed it
+        terminal = shown and sys.stderr.isatty()
         columns = os.get_terminal_size(sys.stderr.fileno()).columns if terminal else 0
         self._narrow = 0 < columns < NARROW
         self._bar: tqdm[int] = tqdm(

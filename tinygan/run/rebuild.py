@@ -15,6 +15,7 @@ from tinygan.noise import Noise
 from tinygan.presets import Preset, get_preset
 from tinygan.run.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_checkpoint
 from tinygan.run.folder import Manifest, RunFolder
+from tinygan.run.options import overridden
 
 BATCH = 500  # images generated at a time
 
@@ -83,10 +84,8 @@ def load_generator(
     Raises OptionError or CheckpointError, as `load_run`; also when the preset is not known here.
     """
     manifest, checkpoint = load_run(folder, step)
-    preset = get_preset(str(manifest.get("preset")))
-    options = manifest.get("options")
-    if not isinstance(options, dict):
-        raise OptionError(f"{folder}/run.json has no options: it was not written by tinygan")
+    options = manifest["options"]
+    preset = overridden(get_preset(str(manifest.get("preset"))), options)
     place = get_backend(backend, options.get("dtype", "float32"))
     G = Network(preset.generator(None), (preset.latent,), place, "G")
     load_checkpoint(checkpoint, {"G": G})
