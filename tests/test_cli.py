@@ -437,7 +437,7 @@ def test_a_diverging_run_says_so_in_one_line(digits: Path, tmp_path: Path) -> No
     new = (*RECIPE, "--data-dir", digits, "--out", tmp_path / "wild")
     errors = train(*new, "--lr", "1e30", "--steps", 20, code=2)
     assert "Warning" not in errors
-    assert "the first non-finite value is in " in errors.splitlines()[-1]
+    assert "the first layer with a non-finite value is " in errors.splitlines()[-1]
 
 
 def test_the_module_runs_as_a_program() -> None:

@@ -266,3 +266,9 @@ def test_first_nonfinite_names_network_layer_and_tensor():
 
 def test_repr_names_the_size():
     assert repr(make()) == "G (56 parameters)"
+
+
+def test_one_layer_object_at_two_places_is_refused() -> None:
+    layer = Dense(3, 3)
+    with pytest.raises(ShapeError, match="one layer object at two places"):
+        Network(Sequential(layer, layer), (3,), get_backend("numpy"))

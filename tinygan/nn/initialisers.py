@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from tinygan.backend import Array
+from tinygan.errors import ShapeError
 from tinygan.nn.layer import Initialiser, Shape
 from tinygan.noise import Noise
 
@@ -82,6 +83,12 @@ def output_bias(pixel_means: Any, activation: str = "sigmoid") -> Initialiser:
     half = {"sigmoid": 1.0, "tanh": 0.5}[activation]
 
     def bias(noise: Noise, purpose: str, shape: Shape) -> Array:
+        count = math.prod(shape)
+        if pixel_means.size != count:
+            raise ShapeError(
+                f"{purpose} expects the means of {count} pixels, got {pixel_means.size}: "
+                "the data's images are not of the size that G makes"
+            )
         m = noise.backend.from_host(pixel_means, dtype="float64").reshape(shape)
         m = m.clip(1e-7, 1.0 - 1e-7)
         return half * noise.backend.xp.log(m / (1.0 - m))  # [init.4]

@@ -44,6 +44,8 @@ class Network:
         """Lay every layer's parameters, gradients and statistics into flat arrays: [vjp.5]."""
         self.backend = backend
         layers = list(self.layers())
+        if len({id(layer) for _, layer in layers}) < len(layers):
+            raise ShapeError(f"{self.name} has one layer object at two places: make two layers")
         count = sum(_count(s) for _, f in layers for s, _ in f.parameters.values())
         n_statistics = sum(_count(s) for _, f in layers for s, _ in f.statistics.values())
         self.parameters = backend.zeros((count,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tinygan.nn import (
@@ -85,20 +86,12 @@ MLP_LEAKY = Preset(
     checkpoint_every=4680,
 )
 
-MLP_LEAKY_BN = Preset(
+MLP_LEAKY_BN = replace(
+    MLP_LEAKY,
     name="mlp-leaky-bn",
     source="PyTorch-GAN gan.py, its BatchNorm's epsilon mended",
     summary="the same with the wider, batch-normalised G of the tutorial's code",
     generator=leaky_bn_generator,
-    discriminator=leaky_discriminator,
-    optimiser=adam_half,
-    lr=2e-4,
-    batch_size=128,
-    order="simultaneous",
-    loss="probabilities",
-    epochs=300,
-    sample_every=400,
-    checkpoint_every=4680,
 )
 
 

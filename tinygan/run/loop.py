@@ -186,7 +186,11 @@ class Run:
         where = self._diagnose() if bad or not values else None
         if not bad and where is None:
             return
-        first = f"the first non-finite value is in {where}" if where else "all weights are finite"
+        first = (
+            f"the first layer with a non-finite value is {where}"
+            if where
+            else "all weights are finite"
+        )
         raise NonFiniteError(
             f"step {step}: {', '.join(bad) or 'training diverged'}; {first}. "
             f"Stopped; {self._last_good()}. A smaller --lr in a new run may help"
