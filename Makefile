@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 STEPS  ?= 9000
-RUN    ?= runs/mlp-batchnorm-$(shell date +%Y%m%d-%H%M%S)
+NOW    := $(shell date +%Y%m%d-%H%M%S)
+RUN    ?= runs/mlp-batchnorm-$(NOW)
 
 BIN  = $(VENV)/bin
 PIP  = $(BIN)/python -m pip install --quiet --disable-pip-version-check
