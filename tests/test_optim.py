@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinygan import SGD, Adam, Network, get_backend
-from tinygan.errors import CheckpointError
+from tinygan.errors import CheckpointError, OptionError
 from tinygan.nn import Dense
 from tinygan.optim import constant, decay, ramp
 
@@ -173,3 +173,20 @@ def test_a_step_does_not_write_to_the_gradient():
         net.gradients[...] = GRADIENTS[0]
         make(net, 0.1).step()
         np.testing.assert_array_equal(net.gradients, GRADIENTS[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "hyper", "words"),
+    [
+        (SGD, {"lr": -0.1}, "lr must be finite and not negative, got -0.1"),
+        (SGD, {"lr": float("nan")}, "lr must be finite"),
+        (SGD, {"lr": 0.1, "momentum": 1.0}, r"momentum must be finite and in \[0, 1\), got 1"),
+        (Adam, {"lr": float("inf")}, "lr must be finite"),
+        (Adam, {"beta1": 1.0}, "beta1"),
+        (Adam, {"beta2": -0.5}, "beta2"),
+        (Adam, {"eps": -1e-8}, "eps"),
+    ],
+)
+def test_a_rate_that_makes_no_sense_is_refused(make, hyper, words):
+    with pytest.raises(OptionError, match=words):
+        make(network(), **hyper)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tinygan.errors import CheckpointError
+from tinygan.errors import CheckpointError, OptionError
 from tinygan.nn.network import Network
 
 Schedule = Callable[[int], float]  # number of updates already made -> value
@@ -27,17 +27,29 @@ def ramp(start: float, end: float, steps: int, every: int = 1) -> Schedule:
     return lambda t: start + (end - start) * min(t // every * every / steps, 1.0)
 
 
-def _schedule(value: float | Schedule) -> Schedule:
-    return value if callable(value) else constant(value)
+def _schedule(value: float | Schedule, name: str, below: float = math.inf) -> Schedule:
+    if callable(value):
+        return value
+    _require(name, value, below)
+    return constant(value)
+
+
+def _require(name: str, value: float, below: float = math.inf) -> None:
+    if not 0.0 <= value < below:
+        bounds = "not negative" if below == math.inf else f"in [0, {below:g})"
+        raise OptionError(f"{name} must be finite and {bounds}, got {value:g}")
 
 
 class Optimiser:
-    """Descends a network's `gradients`; its moments are flat arrays of the same layout."""
+    """Descends a network's `gradients`; its moments are flat arrays of the same layout.
+
+    Raises OptionError for a rate, momentum, beta or eps that makes no sense.
+    """
 
     moments: tuple[str, ...] = ()
 
     def __init__(self, network: Network, lr: float | Schedule) -> None:
-        self.network, self.lr, self.t = network, _schedule(lr), 0
+        self.network, self.lr, self.t = network, _schedule(lr, "lr"), 0
         self._moments = {
             name: network.backend.zeros(network.parameters.shape) for name in self.moments
         }
@@ -79,7 +91,7 @@ class SGD(Optimiser):
         self, network: Network, lr: float | Schedule, momentum: float | Schedule = 0.0
     ) -> None:
         super().__init__(network, lr)
-        self.momentum = _schedule(momentum)
+        self.momentum = _schedule(momentum, "momentum", below=1.0)
 
     def step(self) -> None:
         net = self.network
@@ -102,6 +114,9 @@ class Adam(Optimiser):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(network, lr)
+        _require("beta1", beta1, below=1.0)
+        _require("beta2", beta2, below=1.0)
+        _require("eps", eps)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
     def step(self) -> None:
