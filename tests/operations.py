@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from tinygan.backend import Backend
+from tinygan.backend.geometry import Geometry
 from tinygan.backend.numpy_backend import NumpyBackend
+from tinygan.nn import Cache
 
 FLAVOURS = ("normal", "ties", "extreme")
 
@@ -143,6 +146,39 @@ def _gather_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
     return images, v.rng.integers(0, n, 7, np.int64)
 
 
+def _convolution(b: Backend, x: Any, w: Any, y: Any, numbers: Any) -> tuple[Any, ...]:
+    sh, sw, top, left = (int(number) for number in b.to_host(numbers))
+    sizes = tuple(tuple(map(int, a.shape[i : i + 2])) for a, i in ((x, 1), (w, 0), (y, 1)))
+    geometry = Geometry(sizes[0], sizes[1], (sh, sw), (top, left), sizes[2])
+    plan, cache = b.convolution(geometry, w.shape[2], w.shape[3]), Cache(b)
+    X, W = plan.lift_input(x, cache, "X"), plan.lift_weight(w, cache, "W")
+    Y = plan.lift_output(y, cache, "Y")
+    return (
+        plan.output(X, W, b.empty_images(y.shape)),
+        plan.input(Y, W, b.empty_images(x.shape)),
+        plan.add_weight(X, Y, b.zeros(w.shape)),
+    )
+
+
+def _convolution_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
+    """Images, kernel, a gradient, and (stride, padding before), of drawn sizes."""
+    kernel, stride, size = (tuple(v.rng.integers(1, k, 2)) for k in (6, 4, 9))
+    top, left = (int(v.rng.integers(0, k)) for k in kernel)
+    output = (
+        int(v.rng.integers(1, (h + before - 1) // s + 2))
+        for h, s, before in zip(size, stride, (top, left), strict=True)
+    )
+    batch, c_in, c_out = n % 5 + 1, m, n % 7 + 1
+    numbers = np.array([*stride, top, left])
+    return v(batch, *size, c_in), v(*kernel, c_in, c_out), v(batch, *output, c_out), numbers
+
+
+def _products(_: Any, x: Any, w: Any, y: Any, numbers: Any) -> float:
+    """The size of a sum of as many products as the longest sum here has."""
+    largest = [float(np.abs(a).max()) for a in (x, w, y)]
+    return max(w.size, y.size) ** 0.5 * max(a * b for a, b in combinations(largest, 2))
+
+
 def _total(outputs: Any, *inputs: Any) -> float:
     return float(max(1.0, *(float(np.abs(x).sum()) for x in inputs)))
 
@@ -160,6 +196,9 @@ OPERATIONS = {
     "matmul_add": Operation(
         lambda v, n, m: (v(n, m), v(n, 3), v(m, 3)),
         lambda b, x, dy, dw: (b.matmul_add(x.T, dy, dw),),
+    ),
+    "convolution": Operation(
+        _convolution_draw, _convolution, scale=_products, flavours=("normal", "ties")
     ),
     "leaky_factor": _elementwise("leaky_factor", 1, 0.2),
     "leaky": _elementwise("leaky", 1, 0.2),

@@ -33,3 +33,11 @@ class OptionError(TinyganError, ValueError):
 
 class NonFiniteError(TinyganError, ArithmeticError):
     """A loss or parameter became NaN or infinite; the message names where."""
+
+
+class DoubleSigmoidWarning(UserWarning):
+    """D ends in a sigmoid, and the loss applies another one."""
+
+
+class RangeWarning(UserWarning):
+    """The data fill only a part of the range that G can reach."""

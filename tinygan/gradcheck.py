@@ -136,6 +136,7 @@ def check_layer(
     backend: str | Callable[[str], Backend] = "numpy",
     seed: int = 0,
     entries: int = 100,
+    condition: Any = None,
 ) -> None:
     """Put `layer`, for inputs (batch, *input_shape), through every rule that layers here keep.
 
@@ -149,9 +150,11 @@ def check_layer(
     NotImplementedError. `backend` is a name or a function dtype -> Backend. The layer itself is
     copied, not touched; its parameters are moved at random off their initial values. Of larger
     tensors, `entries` entries are tried: check a narrow layer, which is quick and complete.
+    `condition`, integers (batch,), are the labels that a Condition layer finds at its call site.
     """
+    rest = (passes, tolerance, backend, seed, entries, condition)
     for mode in train:
-        _Battery(layer, input_shape, batch, mode, passes, tolerance, backend, seed, entries).run()
+        _Battery(layer, input_shape, batch, mode, *rest).run()
 
 
 # ---- central differences -----------------------------------------------------------------------
@@ -251,12 +254,13 @@ class _Battery:
         backend: str | Callable[[str], Backend],
         seed: int,
         entries: int,
+        condition: Any = None,
     ) -> None:
         if unknown := set(passes) - set(PASSES):
             raise ValueError(f"unknown passes {sorted(unknown)}: choose among {PASSES}")
         self.layer, self.input_shape, self.train = layer, input_shape, train
         self.passes, self.tolerance, self.entries = passes, tolerance, entries
-        self.backend, self.seed = backend, seed
+        self.backend, self.seed, self.condition = backend, seed, condition
         self.who = f"{layer}, {'training' if train else 'evaluation'}"
         self.net, self.noise = self.network("float64")
         rng = np.random.default_rng(seed)
@@ -296,6 +300,13 @@ class _Battery:
         noise = self.noise if net is None else Noise(self.seed, net.backend, step=1)
         return (net or self.net).cache("site", train=self.train, noise=noise, check=check)
 
+    def forward(self, net: Network, x: Any, site: Cache) -> Array:
+        """net's output for x; its labels, if any, are others for the other input."""
+        if self.condition is not None:
+            labels = self.condition[:: -1 if x is self.other_x else 1]
+            site.condition = net.backend.from_host(np.resize(labels, len(x)))
+        return net.forward(net.backend.from_host(x), site)
+
     def ask(
         self, site: Cache, x: Any = None, t: Any = None, net: Network | None = None
     ) -> dict[str, Any]:
@@ -303,7 +314,7 @@ class _Battery:
         net = net or self.net
         answers: dict[str, Any] = {}
         if x is not None:
-            answers["forward: y"] = self.host(net, net.forward(net.backend.from_host(x), site))
+            answers["forward: y"] = self.host(net, self.forward(net, x, site))
         dy, dty = net.backend.from_host(self.dy), net.backend.from_host(self.dty)
         t = net.backend.from_host(self.t if t is None else t)
         if "backward" in self.passes:
@@ -367,6 +378,9 @@ class _Battery:
                 if not np.array_equal(net.backend.to_host(array), before[name]):
                     raise GradientError(f"{self.who}: {label} writes to {name}")
 
+        if self.condition is not None:
+            site.condition = arrays["the labels"] = net.backend.from_host(self.condition)
+            before["the labels"] = self.condition
         look("forward", net.forward(x, site), self.dy.shape)
         if "backward" in self.passes:
             look("backward", net.backward(dy, site), x.shape)
@@ -382,7 +396,7 @@ class _Battery:
         """A pass that does not exist says so, rather than return something."""
         net, site = self.net, self.site()
         dy, t = net.backend.from_host(self.dy), net.backend.from_host(self.t)
-        net.forward(net.backend.from_host(self.x), site)
+        self.forward(net, self.x, site)
         if "jvp" in self.passes:
             net.jvp(t, site)
         calls: dict[str, Callable[[], Any]] = {
@@ -417,7 +431,7 @@ class _Battery:
         net = self.net
 
         def value(x: Any, t: Any) -> float:
-            y = net.forward(net.backend.from_host(x), site)
+            y = self.forward(net, x, site)
             total = np.sum(dy * net.backend.to_host(y))
             if dty is not None:
                 ty = net.jvp(net.backend.from_host(t), site)
@@ -440,7 +454,7 @@ class _Battery:
         )
 
     def moved(self, net: Network, site: Cache, x: Any, h: float) -> Any:
-        return net.backend.to_host(net.forward(net.backend.from_host(x + h * self.t), site))
+        return net.backend.to_host(self.forward(net, x + h * self.t, site))
 
     def jvp_differences(self, ty: Any, site: Cache) -> None:
         best: Any = None
@@ -503,12 +517,12 @@ class _Battery:
         self.same("a second call site of the same name", self.ask(site, self.x), want)
         self.same("backward passes repeated after one forward", self.ask(site), want)
         longer = np.concatenate([self.other_x, self.other_x[:1]])
-        self.net.forward(self.net.backend.from_host(longer), site)
-        self.net.forward(self.net.backend.from_host(self.other_x), site)
+        self.forward(self.net, longer, site)
+        self.forward(self.net, self.other_x, site)
         self.same("a call site used before for other inputs", self.ask(site, self.x), want)
         try:
             checked = self.site(check=True)
-            self.net.forward(self.net.backend.from_host(self.other_x), checked)
+            self.forward(self.net, self.other_x, checked)
             self.same("Cache(check=True)", self.ask(checked, self.x), want)
             self.same("Cache(check=True), passes repeated", self.ask(checked), want)
         except RuntimeError as error:
@@ -520,7 +534,7 @@ class _Battery:
         want = self.ask(self.site(), self.x)
         want.pop("forward: y")
         site, other = self.site(), self.site()
-        self.net.forward(self.net.backend.from_host(self.x), site)
+        self.forward(self.net, self.x, site)
         self.noise.step = 2  # whoever draws again in backward will get something else
         self.ask(other, self.other_x, t=2.0 * self.t)
         self.same("two call sites interleaved", self.ask(site), want)

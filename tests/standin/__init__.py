@@ -43,6 +43,7 @@ __all__ = [
     "cuda",
     "dtype",
     "empty",
+    "empty_like",
     "events",
     "float32",
     "float64",
@@ -65,6 +66,13 @@ def empty(shape: Any, dtype: Any = float) -> ndarray:
     host = np.empty(shape, dtype)
     host.fill(np.nan if host.dtype.kind == "f" else _largest(host.dtype))
     return ndarray(host)
+
+
+def empty_like(prototype: ndarray) -> ndarray:
+    """The same for an array's shape, dtype and order in memory."""
+    like = ndarray(np.empty_like(unwrap(prototype)))
+    like.fill(np.nan if like.dtype.kind == "f" else _largest(like.dtype))
+    return like
 
 
 def _largest(dtype: Any) -> Any:

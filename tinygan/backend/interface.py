@@ -10,9 +10,26 @@ W (n_in, n_out), b (n_out,).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from tinygan.backend.convolution import Convolution, DirectConvolution
+from tinygan.backend.geometry import Geometry
+
 Array = Any  # a numpy.ndarray or a cupy.ndarray: which one is known to the backend alone
+
+
+class Shared:
+    """Buffers that all layers of a backend share: good until the next pass of any layer."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def new(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        return self._backend.workspace(f"shared {name}", shape)
+
+    def images(self, name: str, shape: tuple[int, ...]) -> Array:
+        return self._backend.scratch_images(f"shared {name}", shape)
 
 
 class Backend:
@@ -21,11 +38,15 @@ class Backend:
     name: str
     device: str  # in words, for run.json and benchmark reports
     reason: str  # why this backend was taken
+    image_axes = (0, 1, 2)  # the order in memory of an image array's axes (N, H, W), slowest first
 
     def __init__(self, xp: Any, dtype: str) -> None:
         self.xp = xp
         self.dtype = xp.dtype(dtype)
         self._scratch: dict[tuple[str, tuple[int, ...], Any], Array] = {}
+        self._workspaces: dict[str, Array] = {}
+        self.shared = Shared(self)
+        self._plans: dict[tuple[Geometry, int, int], Convolution] = {}
 
     # ---- memory ------------------------------------------------------------------------------
 
@@ -58,12 +79,53 @@ class Backend:
     def zeros(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
         return self.xp.zeros(shape, self.dtype if dtype is None else dtype)
 
+    def empty_like(self, x: Array) -> Array:
+        """An array of x's shape, dtype and order in memory."""
+        return self.xp.empty_like(x)
+
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """A buffer for use within one operation, the same memory at every call."""
         key = (name, shape, self.dtype if dtype is None else dtype)
         if key not in self._scratch:
             self._scratch[key] = self.empty(shape, dtype)
         return self._scratch[key]
+
+    def workspace(self, name: str, shape: tuple[int, ...]) -> Array:
+        """The same for large buffers: one memory for all shapes, as large as the largest."""
+        size = math.prod(shape)
+        flat = self._workspaces.get(name)
+        if flat is None or len(flat) < size:
+            flat = self._workspaces[name] = self.empty((size,))
+        return flat[:size].reshape(shape)
+
+    # ---- the memory order of images --------------------------------------------------------------
+
+    def empty_images(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        """An array (N, H, W, ...) whose axes lie in memory in the order `image_axes`: [conv.7].
+
+        Its shape is what every user sees; where a sample lies is known here alone.
+        """
+        memory = self.empty((*(shape[a] for a in self.image_axes), *shape[3:]), dtype)
+        back = [self.image_axes.index(axis) for axis in range(3)]
+        return memory.transpose(*back, *range(3, len(shape)))
+
+    def scratch_images(self, name: str, shape: tuple[int, ...]) -> Array:
+        """`scratch` in the memory order of images."""
+        key = (f"{name} images", shape, self.dtype)
+        if key not in self._scratch:
+            self._scratch[key] = self.empty_images(shape)
+        return self._scratch[key]
+
+    def rows(self, x: Array, like: Array | None = None) -> Array:
+        """(N, ..., C) as a matrix (rows, C) without a copy; the rows stand as they lie in memory.
+
+        With `like`, an array of the same shape, they stand as they lie there, if need be by a copy.
+        """
+        if x.ndim == 2:
+            return x
+        strides, last = (x if like is None else like).strides, x.ndim - 1
+        axes = sorted(range(last), key=lambda axis: -strides[axis])
+        return x.transpose(*axes, last).reshape(-1, x.shape[-1])
 
     # ---- products ----------------------------------------------------------------------------
 
@@ -90,6 +152,19 @@ class Backend:
         """out += 1ᵀ x"""
         out += self.column_sums(x, self.scratch("column_sums", out.shape, out.dtype))
         return out
+
+    # ---- convolutions: images (N, H, W, C), kernels (kh, kw, c_in, c_out) ------------------------
+
+    def convolution(self, geometry: Geometry, c_in: int, c_out: int) -> Convolution:
+        """How this backend computes a convolution and its two other derivatives: [conv.1]."""
+        key = (geometry, c_in, c_out)
+        if key not in self._plans:
+            self._plans[key] = self._plan(geometry, c_in, c_out)
+        return self._plans[key]
+
+    def _plan(self, geometry: Geometry, c_in: int, c_out: int) -> Convolution:
+        """The plain form; a backend may choose a faster one."""
+        return DirectConvolution(self, geometry, c_in, c_out)
 
     # ---- activations -------------------------------------------------------------------------
 

@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 
 from tinygan.backend.blas import make_gemm_add
+from tinygan.backend.convolution import FEW, Convolution, DirectConvolution
+from tinygan.backend.geometry import Geometry
 from tinygan.backend.interface import Array, Backend
+from tinygan.backend.row_convolution import RowConvolution
+from tinygan.backend.spectral import Lifted, SpectralConvolution, spectral_is_faster
 
 # Elements per block of an optimiser's update: the five arrays' blocks stay in a core's L2 cache.
 BLOCK = 1 << 15
@@ -22,10 +26,13 @@ class NumpyBackend(Backend):
     """Arrays are numpy.ndarray; everything has happened when a call returns."""
 
     name = "numpy"
+    # Axis 0 lies behind the two of space: a range of rows is then one matrix, ready for BLAS.
+    image_axes = (1, 2, 0)
 
     def __init__(self, dtype: str = "float32", reason: str = "numpy, as asked") -> None:
         super().__init__(np, dtype)
         self._gemm_add = make_gemm_add()
+        self.lifted = Lifted()
         self.device = platform.processor() or platform.machine()
         self.reason = reason
 
@@ -35,7 +42,7 @@ class NumpyBackend(Backend):
         return np.array(array, dtype=dtype)
 
     def to_host(self, array: Array) -> Any:
-        return np.array(array)
+        return np.array(array, order="C")  # memory order is a matter between layers
 
     def check(self, array: Any, what: str) -> None:
         if not isinstance(array, np.ndarray):
@@ -51,6 +58,13 @@ class NumpyBackend(Backend):
         )
         blocks = generator.random_raw((n + 1) // 2)
         return blocks.astype("<u8", copy=False).view(np.uint32)[:n]
+
+    def _plan(self, geometry: Geometry, c_in: int, c_out: int) -> Convolution:
+        """By transforms where that is estimated to take less time: [spectral.7]."""
+        if spectral_is_faster(geometry, c_in, c_out):
+            return SpectralConvolution(self, geometry, c_in, c_out)
+        kind = RowConvolution if c_in > FEW else DirectConvolution
+        return kind(self, geometry, c_in, c_out)
 
     def affine(self, x: Array, W: Array, b: Array, out: Array) -> Array:
         out[...] = b
@@ -84,6 +98,15 @@ class NumpyBackend(Backend):
             return super().leaky(x, slope, out)
         np.multiply(x, slope, out=out)  # two plain passes cost half of the factor's three and one
         return np.maximum(x, out, out=out)
+
+    def dropout_factor(self, words: Array, q: int, out: Array) -> Array:
+        # Bytes become factors in two passes: one turns them into the memory order of `out`.
+        bits = words.view(np.uint8)[: out.size].reshape(out.shape)
+        key = ("dropout", out.shape, out.strides)
+        if key not in self._scratch:
+            self._scratch[key] = np.empty_like(out, np.bool_)
+        kept = np.less(bits, q, out=self._scratch[key])
+        return np.multiply(kept, out.dtype.type(256.0 / q), out=out)
 
     def maxout_backward(self, dy: Array, h: Array, y: Array, out: Array) -> Array:
         free = self.scratch("maxout_free", y.shape, np.bool_)

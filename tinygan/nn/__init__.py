@@ -3,22 +3,29 @@
 from tinygan.nn.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from tinygan.nn.batchnorm import BatchNorm
 from tinygan.nn.cache import Cache
+from tinygan.nn.condition import Condition
+from tinygan.nn.conv import Conv2D, ConvTranspose2D
 from tinygan.nn.dense import Dense
 from tinygan.nn.dropout import Dropout
 from tinygan.nn.layer import Layer, View
 from tinygan.nn.maxout import Maxout
 from tinygan.nn.network import Network
+from tinygan.nn.pool import MaxPool2D, UpSample
 from tinygan.nn.sequential import Sequential
 from tinygan.nn.shape import Flatten, Reshape
 
 __all__ = [
     "BatchNorm",
     "Cache",
+    "Condition",
+    "Conv2D",
+    "ConvTranspose2D",
     "Dense",
     "Dropout",
     "Flatten",
     "Layer",
     "LeakyReLU",
+    "MaxPool2D",
     "Maxout",
     "Network",
     "ReLU",
@@ -26,5 +33,6 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Tanh",
+    "UpSample",
     "View",
 ]

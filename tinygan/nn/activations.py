@@ -19,12 +19,13 @@ class LeakyReLU(Layer):
 
     def forward(self, x: Array, cache: Cache) -> Array:
         cache.keep("x", x)  # [act.4] and, at slope 0, ReLU  [act.5]
-        return cache.backend.leaky(x, self.slope, out=cache.new("y", x.shape))
+        return cache.backend.leaky(x, self.slope, out=cache.like("y", x))
 
     def _times_df(self, a: Array, cache: Cache, name: str) -> Array:
         """a·f'(x); f' is found again from x, since keeping it would cost more memory than time."""
-        out = cache.new(name, a.shape)
-        cache.backend.leaky_factor(cache.kept("x"), self.slope, out=out)
+        x = cache.kept("x")
+        out = cache.like(name, x)
+        cache.backend.leaky_factor(x, self.slope, out=out)
         return cache.backend.xp.multiply(a, out, out=out)
 
     def backward(
@@ -71,24 +72,26 @@ class Smooth(Layer):
         raise NotImplementedError
 
     def forward(self, x: Array, cache: Cache) -> Array:
-        y = self.f(x, cache, out=cache.new("y", x.shape))
+        y = self.f(x, cache, out=cache.like("y", x))
         cache.keep("y", y)
         return y
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
     ) -> Array:
-        return self.times_df(dy, cache.kept("y"), cache, out=cache.new("dx", dy.shape))  # [act.1]
+        y = cache.kept("y")
+        return self.times_df(dy, y, cache, out=cache.like("dx", y))  # [act.1]
 
     def jvp(self, t: Array, cache: Cache) -> Array:
         cache.keep("t", t)
-        return self.times_df(t, cache.kept("y"), cache, out=cache.new("ty", t.shape))  # [act.2]
+        y = cache.kept("y")
+        return self.times_df(t, y, cache, out=cache.like("ty", y))  # [act.2]
 
     def jvp_backward(
         self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
     ) -> tuple[Array | None, Array]:
         y = cache.kept("y")
-        dt = self.times_df(dty, y, cache, out=cache.new("dt", dty.shape))
+        dt = self.times_df(dty, y, cache, out=cache.like("dt", y))
         dx = dty * cache.kept("t") * self.d2f(y)  # ty = t f'(x) bends with x  [act.3]
         if dy is not None:
             dx += self.backward(dy, cache)

@@ -29,15 +29,12 @@ class BatchNorm(Layer):
         self.expect(shape[-1:] == (self.n,), f"(N, ..., {self.n})", shape)
         return shape
 
-    def _rows(self, x: Array) -> Array:
-        return x.reshape(-1, self.n)
-
     def forward(self, x: Array, cache: Cache) -> Array:
-        y, x_hat = cache.new("y", x.shape), cache.new("x_hat", x.shape)
+        y, x_hat, rows = cache.like("y", x), cache.like("x_hat", x), cache.backend.rows
         if cache.train:
             mean, var, inv_std = cache.backend.batch_norm(
-                self._rows(x), self.gamma, self.beta, self.eps, self._rows(x_hat), self._rows(y)
-            )  # [bn.1]
+                rows(x), self.gamma, self.beta, self.eps, rows(x_hat), rows(y)
+            )  # [bn.1], over N, H and W alike  [bn.7]
             stats = cache.new("stats", (3, self.n))
             stats[0], stats[1], stats[2] = mean, var, inv_std
             cache.keep("stats", stats)
@@ -61,12 +58,12 @@ class BatchNorm(Layer):
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
     ) -> Array:
-        x_hat, stats = cache.kept("x_hat"), cache.kept("stats")
-        dx = cache.new("dx", dy.shape)
+        x_hat, stats, rows = cache.kept("x_hat"), cache.kept("stats"), cache.backend.rows
+        dx = cache.like("dx", x_hat)
         if not cache.train:
             return self._backward_evaluation(dy, cache, param_grads, out=dx)
         _, d_gamma, d_beta = cache.backend.batch_norm_backward(
-            self._rows(dy), self._rows(x_hat), self.gamma, stats[2], out=self._rows(dx)
+            rows(dy, like=x_hat), rows(x_hat), self.gamma, stats[2], out=rows(dx)
         )  # [bn.2]
         if param_grads:
             self.dgamma += d_gamma
@@ -75,18 +72,21 @@ class BatchNorm(Layer):
 
     def _backward_evaluation(self, dy: Array, cache: Cache, param_grads: bool, out: Array) -> Array:
         if param_grads:
-            self.dgamma += self._rows(dy * cache.kept("x_hat")).sum(axis=0)
-            self.dbeta += self._rows(dy).sum(axis=0)
+            rows = cache.backend.rows
+            self.dgamma += rows(dy * cache.kept("x_hat")).sum(axis=0)
+            self.dbeta += rows(dy).sum(axis=0)
         return cache.backend.xp.multiply(dy, self.gamma * cache.kept("stats")[2], out=out)
 
     def jvp(self, t: Array, cache: Cache) -> Array:
-        scale = self.gamma * cache.kept("stats")[2]
+        scale, kept = self.gamma * cache.kept("stats")[2], cache.kept("x_hat")
         if not cache.train:
             return t * scale
-        x_hat, rows = self._rows(cache.kept("x_hat")), self._rows(t)
+        x_hat, t = cache.backend.rows(kept), cache.backend.rows(t, like=kept)
         # The batch's mean and variance move with t too  [bn.5]
-        ty = rows - rows.mean(axis=0) - x_hat * (x_hat * rows).mean(axis=0)
-        return (ty * scale).reshape(t.shape)
+        ty = t - t.mean(axis=0) - x_hat * (x_hat * t).mean(axis=0)
+        out = cache.like("ty", kept)
+        cache.backend.rows(out)[...] = ty * scale
+        return out
 
     def jvp_backward(
         self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True

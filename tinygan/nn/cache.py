@@ -32,8 +32,9 @@ class Cache:
     ) -> None:
         self.backend, self.path, self.check = backend, path, check
         self._train, self._noise, self._parent = train, noise, parent
+        self._condition: Array | None = None
         self._children: dict[int | str, Cache] = {}
-        self._buffers: dict[tuple[str, tuple[int, ...], Any], Array] = {}
+        self._buffers: dict[tuple[Any, ...], Array] = {}  # (name, shape, dtype, ...) -> buffer
         self._kept: dict[str, Any] = {}
         self._copies: dict[str, Any] = {}
 
@@ -50,6 +51,25 @@ class Cache:
             raise RuntimeError(f"call site {self.path!r} has no noise: pass noise= when making it")
         return noise
 
+    @property
+    def condition(self) -> Array:
+        """The labels (N,) at this call site, integers, which Condition layers read: [cond.1].
+
+        Whoever calls forward sets it first, on the cache that it passes.
+        """
+        condition = self._condition if self._parent is None else self._parent.condition
+        if condition is None:
+            raise RuntimeError(
+                f"call site {self.path!r} has no labels: set its condition before forward"
+            )
+        return condition
+
+    @condition.setter
+    def condition(self, labels: Array) -> None:
+        if self._parent is not None:
+            raise RuntimeError(f"{self.path!r} is part of a call site: set the whole's condition")
+        self._condition = labels
+
     def __getitem__(self, key: int | str) -> Cache:
         child = self._children.get(key)
         if child is None:
@@ -61,13 +81,35 @@ class Cache:
     def new(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """A buffer to write into: the same memory for the same (name, shape, dtype)."""
         key = (name, shape, dtype)
-        old = self._buffers.get(key)
-        if old is not None and not self.check:
-            return old
-        if old is not None and old.dtype.kind == "f":
-            old.fill(float("nan"))  # whoever still reads the ended loan will notice
-        buffer = self._buffers[key] = self.backend.empty(shape, dtype)
+        buffer = self._reusable(key)
+        if buffer is None:
+            buffer = self._buffers[key] = self.backend.empty(shape, dtype)
         return buffer
+
+    def like(self, name: str, x: Array) -> Array:
+        """A buffer of x's shape, dtype and memory order, under the same rules."""
+        key = (name, x.shape, x.dtype, x.strides)
+        buffer = self._reusable(key)
+        if buffer is None:
+            buffer = self._buffers[key] = self.backend.empty_like(x)
+        return buffer
+
+    def images(self, name: str, shape: tuple[int, ...]) -> Array:
+        """A buffer (N, H, W, ...) in the backend's memory order, under the same rules."""
+        key = (name, shape, None, "images")
+        buffer = self._reusable(key)
+        if buffer is None:
+            buffer = self._buffers[key] = self.backend.empty_images(shape)
+        return buffer
+
+    def _reusable(self, key: tuple[Any, ...]) -> Array | None:
+        """The buffer of this key, or None where a fresh one is due; then an old one is poisoned."""
+        old = self._buffers.get(key)
+        if old is None or not self.check:
+            return old
+        if old.dtype.kind == "f":
+            old.fill(float("nan"))  # whoever still reads the ended loan will notice
+        return None
 
     def keep(self, name: str, value: Array) -> None:
         """Remember `value` (not a copy) for the backward pass."""
@@ -88,7 +130,7 @@ class Cache:
 
     def first_nonfinite(self) -> str | None:
         """Path and name of the first buffer that holds a NaN or an infinity, or None."""
-        for (name, _, _), buffer in self._buffers.items():
+        for (name, *_), buffer in self._buffers.items():
             if buffer.dtype.kind == "f" and not bool(self.backend.xp.isfinite(buffer).all()):
                 return f"{self.path}: {name}"
         return next(filter(None, (c.first_nonfinite() for c in self._children.values())), None)

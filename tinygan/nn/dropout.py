@@ -31,15 +31,16 @@ class Dropout(Layer):
         if self._is_identity(cache):
             return x
         words = cache.noise.words(f"{cache.path}/mask", (x.size + 3) // 4)
-        factor = cache.backend.dropout_factor(words, self.q, out=cache.new("factor", x.shape))
+        factor = cache.backend.dropout_factor(words, self.q, out=cache.like("factor", x))
         cache.keep("factor", factor)
-        return cache.backend.xp.multiply(x, factor, out=cache.new("y", x.shape))  # [dropout.1]
+        return cache.backend.xp.multiply(x, factor, out=cache.like("y", x))  # [dropout.1]
 
     def _times_factor(self, a: Array, cache: Cache, name: str) -> Array:
         if self._is_identity(cache):
             return a
-        out = cache.new(name, a.shape)
-        return cache.backend.xp.multiply(a, cache.kept("factor"), out=out)  # [dropout.2]
+        factor = cache.kept("factor")
+        out = cache.like(name, factor)
+        return cache.backend.xp.multiply(a, factor, out=out)  # [dropout.2]
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True

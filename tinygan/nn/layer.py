@@ -66,6 +66,10 @@ class Layer:
         """The shape of one output for one input of `shape`; ShapeError if it cannot take it."""
         return shape
 
+    def shapes(self, shape: Shape) -> list[tuple[str, Shape]]:
+        """(layer in words, shape of what it makes), from the first inside this one to the last."""
+        return [(repr(self), self.output_shape(shape))]
+
     def forward(self, x: Array, cache: Cache) -> Array:
         raise NotImplementedError
 

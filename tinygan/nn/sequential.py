@@ -32,6 +32,13 @@ class Sequential(Layer):
                 raise ShapeError(f"layer {i} {error}") from None
         return shape
 
+    def shapes(self, shape: Shape) -> list[tuple[str, Shape]]:
+        story: list[tuple[str, Shape]] = []
+        for i, layer in enumerate(self.layers):
+            story += [(f"{i} {words}", made) for words, made in layer.shapes(shape)]
+            shape = story[-1][1]
+        return story
+
     def forward(self, x: Array, cache: Cache) -> Array:
         for i, layer in enumerate(self.layers):
             x = layer.forward(x, cache[i])

@@ -23,21 +23,31 @@ class Reshape(Layer):
 
     def forward(self, x: Array, cache: Cache) -> Array:
         cache.keep("shape_of", x)
-        return x.reshape(len(x), *self.shape)
+        return _reshaped(x, (len(x), *self.shape), cache, "x")
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
     ) -> Array:
-        return dy.reshape(cache.kept("shape_of").shape)
+        return self._back(dy, cache, "dx")
+
+    def _back(self, dy: Array, cache: Cache, name: str) -> Array:
+        """dy in x's shape and in x's order in memory, so that the layers before see one order."""
+        x = cache.kept("shape_of")
+        dx = _reshaped(dy, x.shape, cache, f"{name} in C order")
+        if x.flags.c_contiguous:
+            return dx
+        out = cache.like(name, x)
+        out[...] = dx
+        return out
 
     def jvp(self, t: Array, cache: Cache) -> Array:
-        return t.reshape(len(t), *self.shape)
+        return _reshaped(t, (len(t), *self.shape), cache, "t")
 
     def jvp_backward(
         self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
     ) -> tuple[Array | None, Array]:
         dx = None if dy is None else self.backward(dy, cache)
-        return dx, self.backward(dty, cache)
+        return dx, self._back(dty, cache, "dt")
 
     def __repr__(self) -> str:
         return f"Reshape{self.shape}"
@@ -52,3 +62,12 @@ class Flatten(Reshape):
 
     def __repr__(self) -> str:
         return "Flatten"
+
+
+def _reshaped(a: Array, shape: tuple[int, ...], cache: Cache, name: str) -> Array:
+    """a in another shape: a view, after a copy if a does not lie in C order."""
+    if not a.flags.c_contiguous:
+        in_c_order = cache.new(name, a.shape)
+        in_c_order[...] = a
+        a = in_c_order
+    return a.reshape(shape)

@@ -1,0 +1,318 @@
+"""Convolution by a real Fourier transform: y = A[(G w) (B x)] with three constant matrices.
+
+The product of two transforms, point by point, is a convolution on a ring of pixels. On the smallest
+ring whose wrap-around misses every output this takes a fraction of the multiplications, and all of
+it is matrix products. Derivation: docs/spectral-convolution.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from tinygan.backend.convolution import Buffers
+from tinygan.backend.geometry import Geometry
+from tinygan.backend.interface import Array
+
+if TYPE_CHECKING:
+    from tinygan.backend.numpy_backend import NumpyBackend
+
+Pair = tuple[int, int]
+
+
+# ---- rings: how many multiplications -----------------------------------------------------------
+
+
+class Ring(NamedTuple):
+    """One axis, cut into blocks of `stride` pixels, on a ring of `length` places, one a block."""
+
+    length: int
+    blocks: int
+    used: range  # the blocks that an output sees
+
+
+def ring(size: int, kernel: int, stride: int, before: int, output: int) -> Ring:
+    """The shortest ring on which no output meets a pixel that is not its own: [spectral.3]."""
+    low, high = -before // stride, (kernel - 1 - before) // stride  # taps, in blocks
+    last = output - 1 + high
+    blocks = -(-size // stride)
+    used = range(max(0, low), min(blocks, last + 1))
+    length = max(used[-1] - low, last - used[0]) + 1 if used else 1
+    return Ring(length, blocks, used)
+
+
+def rings(geometry: Geometry) -> tuple[Ring, Ring]:
+    """The rings of both axes."""
+    rows, columns = (ring(*axis) for axis in zip(*geometry, strict=True))
+    return rows, columns
+
+
+def points(rows: int, columns: int) -> int:
+    """R, the multiplications on a torus of rows x columns places: [spectral.4].
+
+    A frequency that is its own conjugate costs one, every pair of conjugates three.
+    """
+    own = (2 - rows % 2) * (2 - columns % 2)
+    return own + 3 * (rows * columns - own) // 2
+
+
+# ---- the constant matrices ---------------------------------------------------------------------
+
+
+class Waves:
+    """Cosines and sines of the torus's frequencies, one of each pair of conjugates."""
+
+    def __init__(self, lengths: Pair) -> None:
+        self.lengths = lengths
+        every = [(u, v) for u in range(lengths[0]) for v in range(lengths[1])]
+        other = {(u, v): (-u % lengths[0], -v % lengths[1]) for u, v in every}
+        half = [f for f in every if f <= other[f]]
+        self.own = np.array([f == other[f] for f in half])
+        self.u, self.v = np.array(half).T
+
+    def at(self, rows: Iterable[int], columns: Iterable[int]) -> tuple[Array, Array]:
+        """cos and sin of 2 pi (u i / L + v j / L'), (frequencies, places): [spectral.1]."""
+        # Whole turns are dropped in integers, so that a far place is as exact as a near one.
+        x = np.multiply.outer(self.u, list(rows)) % self.lengths[0] / self.lengths[0]
+        y = np.multiply.outer(self.v, list(columns)) % self.lengths[1] / self.lengths[1]
+        angle = 2.0 * np.pi * (x[:, :, None] + y[:, None, :]).reshape(len(x), -1)
+        return np.cos(angle), np.sin(angle)
+
+    def stack(self, real: Array, first: Array, second: Array, third: Array) -> Array:
+        """(R, places): a row for each frequency that is its own conjugate, three for a pair."""
+        pair = ~self.own
+        return np.concatenate([real[self.own], first[pair], second[pair], third[pair]])
+
+
+class Phase(NamedTuple):
+    """The pixels of one remainder modulo the stride, the taps that meet them, and their G."""
+
+    pixels: tuple[slice, slice]
+    taps: tuple[slice, slice]
+    G: Array  # (R, taps of this phase)
+
+
+class Transform(NamedTuple):
+    """The constant matrices of one geometry, float64: [spectral.5].
+
+    sum_r A[p, r] G[r, a] B[r, i] = 1 where output p meets pixel i under tap a, else 0.
+    """
+
+    A: Array  # (outputs, R)
+    B: Array  # (R, blocks)
+    phases: list[Phase]
+
+
+def make_transform(geometry: Geometry, torus: tuple[Ring, Ring]) -> Transform:
+    """A and B, and a G for every phase, by Gauss's three multiplications: [spectral.4]."""
+    rows, columns = torus
+    waves = Waves((rows.length, columns.length))
+    # With X = a - i b a pixel's transform and V = c + i d the conjugate of a tap's, X V is
+    # (k1 - k3) + i (k1 + k2) for k1 = c (a - b), k2 = (d - c) a, k3 = (c + d) (-b).
+    a, b = waves.at(range(rows.blocks), range(columns.blocks))
+    seen = np.zeros((rows.blocks, columns.blocks))
+    seen[np.ix_(rows.used, columns.used)] = 1.0
+    B = waves.stack(a, a - b, a, -b) * seen.ravel()
+    cos, sin = waves.at(range(geometry.output[0]), range(geometry.output[1]))
+    A = waves.stack(cos, 2.0 * (cos - sin), -2.0 * sin, -2.0 * cos).T
+    phases = []
+    for (r, a_taps, i), (q, b_taps, j) in (
+        (row, column) for row in _remainders(geometry, 0) for column in _remainders(geometry, 1)
+    ):
+        c, d = waves.at(i, j)
+        pixels = slice(r, None, geometry.stride[0]), slice(q, None, geometry.stride[1])
+        phases.append(Phase(pixels, (a_taps, b_taps), waves.stack(c, c, d - c, c + d)))
+    return Transform(A / math.prod(waves.lengths), B, phases)
+
+
+def _remainders(geometry: Geometry, axis: int) -> list[tuple[int, slice, list[int]]]:
+    """(remainder, its taps, where they stand on the ring) along one axis: [spectral.2].
+
+    A remainder without taps is left out: under a stride beyond the kernel nobody sees its pixels.
+    """
+    kernel, stride = geometry.kernel[axis], geometry.stride[axis]
+    before = geometry.before[axis]
+    found = []
+    for remainder in range(stride):
+        taps = range((remainder + before) % stride, kernel, stride)
+        if taps:
+            places = [(tap - before) // stride for tap in taps]
+            found.append((remainder, slice(taps.start, kernel, stride), places))
+    return found
+
+
+# ---- which plan --------------------------------------------------------------------------------
+
+# Measured on two cores: floating-point operations a nanosecond in a large matrix product and in one
+# of a point's, and nanoseconds to write a number of a patch and of a transform.
+LARGE, SMALL, PATCH, LIFTED = 190.0, 115.0, 0.6, 0.4
+BATCH = 64  # over which a kernel's transform is shared
+
+
+def spectral_is_faster(geometry: Geometry, c_in: int, c_out: int) -> bool:
+    """Whether transforms are estimated to cost less time than patches: [spectral.7]."""
+    outputs, taps = math.prod(geometry.output), math.prod(geometry.kernel)
+    direct = 2.0 * outputs * taps * c_in * c_out / LARGE + PATCH * outputs * taps * c_in
+    rows, columns = rings(geometry)
+    R, K = points(rows.length, columns.length), math.prod(geometry.stride) * c_in
+    lifts = rows.blocks * columns.blocks * K + outputs * c_out + taps * c_in * c_out / BATCH
+    numbers = R * (K + c_out + K * c_out / BATCH)
+    return 2.0 * R * (K * c_out / SMALL + lifts / LARGE) + LIFTED * numbers < direct
+
+
+GRADIENT = 1 << 21  # numbers of a transformed gradient that lie in memory at a time
+
+
+class Lifted:
+    """Which weights stand lifted in the memory that all plans share.
+
+    D is called several times between two of its updates: its weights are lifted once for all.
+    """
+
+    def __init__(self) -> None:
+        self._memory: Array | None = None
+        self._plan: SpectralConvolution | None = None
+        self._w: Array = None  # a copy
+
+    def holds(self, plan: SpectralConvolution, w: Array, W: Array) -> bool:
+        """Whether W is what `plan` made of numbers that all equal w's."""
+        same_place = W.base is not None and W.base is self._memory
+        return same_place and plan is self._plan and bool(np.array_equal(self._w, w))
+
+    def remember(self, plan: SpectralConvolution, w: Array, W: Array) -> None:
+        """W has just been made of w."""
+        self._memory, self._plan = W.base, plan
+        self._w = plan.backend.workspace("weights that are lifted", w.shape)
+        self._w[...] = w
+
+
+# ---- the plan ----------------------------------------------------------------------------------
+
+
+class SpectralConvolution:
+    """y = A[(G w)(B x)], dx = Bᵀ[(Aᵀ dy)(G w)ᵀ], dw = Gᵀ[(B x)ᵀ(Aᵀ dy)]: the six verbs.
+
+    Lifted arrays: x (R, N, K), w (R, K, c_out), y (R, N, c_out), where K = phases·c_in. At each of
+    the R points stands one matrix product. Arrays of images lie in memory as (H, W, N, C), so that
+    a transform is one product too.
+    """
+
+    def __init__(self, backend: NumpyBackend, geometry: Geometry, c_in: int, c_out: int) -> None:
+        self.backend, self.geometry, self.c_in, self.c_out = backend, geometry, c_in, c_out
+        self.rings = rings(geometry)
+        A, B, phases = make_transform(geometry, self.rings)
+        self.A, self.B = (np.ascontiguousarray(m, backend.dtype) for m in (A, B))
+        self.phases = [f._replace(G=np.ascontiguousarray(f.G, backend.dtype)) for f in phases]
+        self.R, self.K = len(B), len(phases) * c_in
+        self.blocks = self.rings[0].blocks, self.rings[1].blocks
+        # The weights' gradient is made for so many channels at a time, to take less memory.
+        self.piece = max(1, GRADIENT // (self.R * c_out))
+
+    # ---- lifts ---------------------------------------------------------------------------------
+
+    def lift_input(self, x: Array, cache: Buffers, name: str) -> Array:
+        """B x (R, N, K)"""
+        X = cache.new(name, (self.R, len(x), self.K))
+        np.matmul(self.B, self._gathered(x), out=X.reshape(self.R, -1))
+        return X
+
+    def lift_weight(self, w: Array, cache: Buffers, name: str) -> Array:
+        """G w (R, K, c_out), phase after phase along K."""
+        W = cache.new(name, (self.R, self.K, self.c_out))
+        if self.backend.lifted.holds(self, w, W):
+            return W
+        parts = W.reshape(self.R, len(self.phases), -1)
+        for f, phase in enumerate(self.phases):
+            np.matmul(phase.G, self._taps(w, phase), out=parts[:, f])
+        self.backend.lifted.remember(self, w, W)
+        return W
+
+    def lift_output(self, y: Array, cache: Buffers, name: str) -> Array:
+        """Aᵀ y (R, N, c_out)"""
+        Y = cache.new(name, (self.R, len(y), self.c_out))
+        places = y.transpose(1, 2, 0, 3)
+        if not places.flags.c_contiguous:
+            places = self._scratch("blocks", places.shape)
+            places[...] = y.transpose(1, 2, 0, 3)
+        np.matmul(self.A.T, places.reshape(len(self.A), -1), out=Y.reshape(self.R, -1))
+        return Y
+
+    # ---- the three derivatives of T ------------------------------------------------------------
+
+    def output(self, X: Array, W: Array, out: Array) -> Array:
+        """out (N, P, Q, c_out) = A[(G w)(B x)]: [spectral.5]."""
+        Y = np.matmul(X, W, out=self._scratch("points", (self.R, len(out), self.c_out)))
+        self._to_places(self.A, Y, out)
+        return out
+
+    def input(self, Y: Array, W: Array, out: Array) -> Array:
+        """out (N, H, W, c_in) = Bᵀ[(Aᵀ y)(G w)ᵀ]: [spectral.6]."""
+        X = self._scratch("points", (self.R, len(out), self.K))
+        np.matmul(Y, W.transpose(0, 2, 1), out=X)
+        if self.geometry.stride == (1, 1):
+            self._to_places(self.B.T, X, out)
+            return out
+        blocks = self._scratch("blocks", (*self.blocks, len(out), len(self.phases), self.c_in))
+        np.matmul(self.B.T, X.reshape(self.R, -1), out=blocks.reshape(self.B.shape[1], -1))
+        if len(self.phases) < math.prod(self.geometry.stride):
+            out.fill(0)  # pixels that no tap meets
+        pixels = out.transpose(1, 2, 0, 3)
+        for f, phase in enumerate(self.phases):
+            part = pixels[phase.pixels]
+            part[...] = blocks[: part.shape[0], : part.shape[1], :, f]
+        return out
+
+    def add_weight(self, X: Array, Y: Array, out: Array) -> Array:
+        """out (kh, kw, c_in, c_out) += Gᵀ[(B x)ᵀ(Aᵀ dy)]: [spectral.6]."""
+        for f, phase in enumerate(self.phases):
+            for start in range(0, self.c_in, self.piece):
+                channels = slice(start, min(start + self.piece, self.c_in))
+                k = slice(f * self.c_in + channels.start, f * self.c_in + channels.stop)
+                W = self._scratch("points", (self.R, k.stop - k.start, self.c_out))
+                np.matmul(X[:, :, k].transpose(0, 2, 1), Y, out=W)
+                into = out[phase.taps][:, :, channels]
+                taps = self._scratch("blocks", (phase.G.shape[1], W[0].size))
+                np.matmul(phase.G.T, W.reshape(self.R, -1), out=taps)
+                into += taps.reshape(into.shape)
+        return out
+
+    # ---- places: images and kernels as matrices ------------------------------------------------
+
+    def _gathered(self, x: Array) -> Array:
+        """x as a matrix (blocks, N·K), the pixels of a block side by side: [spectral.2]."""
+        pixels = x.transpose(1, 2, 0, 3)
+        if self.geometry.stride == (1, 1) and pixels.flags.c_contiguous:
+            return pixels.reshape(self.B.shape[1], -1)
+        blocks = self._scratch("blocks", (*self.blocks, len(x), len(self.phases), self.c_in))
+        for f, phase in enumerate(self.phases):
+            part = pixels[phase.pixels]
+            h, w = part.shape[:2]
+            blocks[:h, :w, :, f] = part
+            blocks[h:, :, :, f] = 0.0  # the last block of an axis may lack this remainder
+            blocks[:h, w:, :, f] = 0.0
+        return blocks.reshape(self.B.shape[1], -1)
+
+    def _taps(self, w: Array, phase: Phase) -> Array:
+        """The taps of one phase as a matrix (taps, c_in·c_out)."""
+        taps = w[phase.taps]
+        if not taps.flags.c_contiguous:
+            copy = self._scratch("blocks", taps.shape)
+            copy[...] = taps
+            taps = copy
+        return taps.reshape(phase.G.shape[1], -1)
+
+    def _to_places(self, matrix: Array, lifted: Array, out: Array) -> None:
+        """out (N, h, w, C) = matrix (h·w, R) times lifted (R, N, C)"""
+        places = out.transpose(1, 2, 0, 3)
+        straight = places.flags.c_contiguous
+        into = places if straight else self._scratch("blocks", places.shape)
+        np.matmul(matrix, lifted.reshape(self.R, -1), out=into.reshape(len(matrix), -1))
+        if not straight:
+            places[...] = into
+
+    def _scratch(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Memory that all plans share, good until the next verb."""
+        return self.backend.workspace(f"spectral {name}", shape)

@@ -1,0 +1,155 @@
+"""Max pooling, and nearest-neighbour up-sampling. Derivation: docs/pooling.md."""
+
+from __future__ import annotations
+
+from tinygan.backend import Array
+from tinygan.backend.geometry import Padding, Pair, check_options, conv_geometry
+from tinygan.errors import OptionError, ShapeError
+from tinygan.nn.cache import Cache
+from tinygan.nn.layer import Layer, Shape
+
+EVERY = slice(None)
+Part = tuple[slice, slice, slice]  # of an array of images: all samples, some rows, some columns
+
+
+class MaxPool2D(Layer):
+    """y[n, p, q, c] = the largest entry of x[n, :, :, c] in window (p, q).
+
+    x (N, H, W, C), y (N, P, Q, C). `size` and `stride` (default: the size) are an int or a pair;
+    `padding` is as for Conv2D and counts as -infinity. Of equal entries the first of the window,
+    row by row, takes the gradient. Raises OptionError for options that make no sense.
+    """
+
+    def __init__(
+        self, size: int | Pair = 2, stride: int | Pair | None = None, padding: Padding = "VALID"
+    ) -> None:
+        super().__init__()
+        self.size, self.padding = _pair(size), padding
+        self.stride = self.size if stride is None else _pair(stride)
+        try:
+            check_options(self.size, self.stride, padding)
+        except OptionError as error:
+            raise OptionError(f"{self}: {error}") from None
+
+    def output_shape(self, shape: Shape) -> Shape:
+        self.expect(len(shape) == 3, "(N, H, W, C)", shape)
+        h, w, c = shape
+        try:
+            self.geometry = conv_geometry((h, w), self.size, self.stride, self.padding)
+        except ShapeError as error:
+            self.expect(False, str(error), shape)
+        # Place by place: which outputs have such a place in their window, and the pixels there.
+        self.places: list[tuple[Part, Part]] = [
+            ((EVERY, *outputs), (EVERY, *pixels)) for _, outputs, pixels in self.geometry.taps()
+        ]
+        return (*self.geometry.output, c)
+
+    def forward(self, x: Array, cache: Cache) -> Array:
+        xp = cache.backend.xp
+        y = cache.images("y", (len(x), *self.geometry.output, x.shape[3]))
+        winner, leads = cache.like("winner", y), cache.backend.scratch_images("leads", y.shape)
+        y.fill(float("-inf"))
+        winner.fill(0)
+        for k, (at, pixels) in enumerate(self.places):
+            xp.greater(x[pixels], y[at], out=leads[at])  # strictly: of equals the first stays
+            xp.multiply(leads[at], k, out=leads[at])
+            xp.maximum(winner[at], leads[at], out=winner[at])
+            xp.maximum(y[at], x[pixels], out=y[at])  # [pool.1]
+        cache.keep("winner", winner)
+        return y
+
+    def _route(self, dy: Array, cache: Cache, name: str) -> Array:
+        """dy, added to the pixel that won each window; where no window reaches, zero: [pool.2]."""
+        xp, winner = cache.backend.xp, cache.kept("winner")
+        dx = cache.images(name, (len(dy), *self.geometry.input, dy.shape[3]))
+        share = cache.backend.scratch_images("share", dy.shape)
+        dx.fill(0)
+        for k, (at, pixels) in enumerate(self.places):
+            xp.equal(winner[at], k, out=share[at])
+            xp.multiply(share[at], dy[at], out=share[at])
+            xp.add(dx[pixels], share[at], out=dx[pixels])
+        return dx
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        return self._route(dy, cache, "dx")
+
+    def jvp(self, t: Array, cache: Cache) -> Array:
+        xp, winner = cache.backend.xp, cache.kept("winner")
+        ty = cache.like("ty", winner)
+        share = cache.backend.scratch_images("share", winner.shape)
+        ty.fill(0)
+        for k, (at, pixels) in enumerate(self.places):
+            xp.equal(winner[at], k, out=share[at])
+            xp.multiply(share[at], t[pixels], out=share[at])
+            xp.add(ty[at], share[at], out=ty[at])  # [pool.3]
+        return ty
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        dx = None if dy is None else self.backward(dy, cache)
+        return dx, self._route(dty, cache, "dt")
+
+    def __repr__(self) -> str:
+        (h, w), (sh, sw) = self.size, self.stride
+        return f"MaxPool2D({h}x{w}, stride {sh}x{sw}, {self.padding})"
+
+
+class UpSample(Layer):
+    """Each pixel becomes a block: y[n, i, j, c] = x[n, i // f, j // f, c], x (N, H, W, C)."""
+
+    def __init__(self, factor: int | Pair = 2) -> None:
+        super().__init__()
+        self.factor = _pair(factor)
+        if min(self.factor) < 1:
+            raise OptionError(f"{self}: the factor must be at least 1")
+        # Place by place: those pixels of all blocks.
+        self.places: list[Part] = [
+            (EVERY, slice(a, None, self.factor[0]), slice(b, None, self.factor[1]))
+            for a in range(self.factor[0])
+            for b in range(self.factor[1])
+        ]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        self.expect(len(shape) == 3, "(N, H, W, C)", shape)
+        return (shape[0] * self.factor[0], shape[1] * self.factor[1], shape[2])
+
+    def _repeat(self, x: Array, cache: Cache, name: str) -> Array:
+        y = cache.images(name, (len(x), *self.output_shape(x.shape[1:])))
+        for place in self.places:
+            y[place] = x  # [up.1]
+        return y
+
+    def _sum_blocks(self, dy: Array, cache: Cache, name: str) -> Array:
+        xp, first = cache.backend.xp, dy[self.places[0]]
+        dx = cache.images(name, first.shape)
+        dx[...] = first
+        for place in self.places[1:]:
+            xp.add(dx, dy[place], out=dx)  # [up.2]
+        return dx
+
+    def forward(self, x: Array, cache: Cache) -> Array:
+        return self._repeat(x, cache, "y")
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        return self._sum_blocks(dy, cache, "dx")
+
+    def jvp(self, t: Array, cache: Cache) -> Array:
+        return self._repeat(t, cache, "ty")
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        dx = None if dy is None else self.backward(dy, cache)
+        return dx, self._sum_blocks(dty, cache, "dt")
+
+    def __repr__(self) -> str:
+        return f"UpSample({self.factor[0]}x{self.factor[1]})"
+
+
+def _pair(value: int | Pair) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
