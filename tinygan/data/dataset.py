@@ -59,6 +59,21 @@ class Dataset:
             factors = {name: values[:n] for name, values in self.factors.items()}
         return Dataset(self.name, self.images[:n], self.labels[:n], factors)
 
+    def padded(self, size: int | None) -> Dataset:
+        """The same images in the middle of size × size pixels of background (None: as they are).
+
+        Raises DataError for images that are larger.
+        """
+        height, width, _ = self.image_shape
+        if size is None or (height, width) == (size, size):
+            return self
+        if size < max(height, width):
+            raise DataError(f"{self.name}: {height}×{width} images do not fit into {size}×{size}")
+        before = [0, (size - height) // 2, (size - width) // 2, 0]
+        after = [0, size - height - before[1], size - width - before[2], 0]
+        images = np.pad(self.images, list(zip(before, after, strict=True)))
+        return Dataset(self.name, images, self.labels, self.factors)
+
     def pixel_means(self) -> NDArray[np.float64]:
         """The mean of every pixel, (H·W·C,), scaled to [0, 1]."""
         flat = self.images.reshape(len(self), -1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from tinygan.backend import Array
-from tinygan.errors import DataError
+from tinygan.errors import DataError, RangeWarning
 from tinygan.noise import Noise
 
 
@@ -18,7 +19,9 @@ class Minibatches:
     else:              epochs in a shuffled order; the last incomplete minibatch is dropped
 
     Pixels are scaled from 0…255 to `value_range` batch by batch. `reach` is the open or closed
-    range that G's output can have, where one is known; DataError if data lie beyond it.
+    range that G's output can have, where one is known; DataError if data lie beyond it, and a
+    RangeWarning if they fill less than three quarters of it.
+    With `labels`, one integer for every image, `labels()` gives those of the minibatch last drawn.
     """
 
     def __init__(
@@ -30,8 +33,13 @@ class Minibatches:
         k: int = 1,
         replacement: bool = False,
         reach: tuple[float, float] | None = None,
+        labels: Any = None,
+        classes: int | None = None,
     ) -> None:
-        """`images`: NumPy uint8 (N, H, W, C); `k` minibatches are drawn each step."""
+        """`images`: NumPy uint8 (N, H, W, C); `k` minibatches are drawn each step.
+
+        `labels`: NumPy integers (N,), all in [0, classes) where `classes` is given.
+        """
         low, high = value_range
         if not isinstance(images, np.ndarray):
             raise TypeError(f"images must be a numpy.ndarray, got {type(images).__name__}")
@@ -46,6 +54,14 @@ class Minibatches:
                 f"data in [{low:g}, {high:g}] lie outside [{reach[0]:g}, {reach[1]:g}], which is "
                 "all that G's output activation can reach: scale the data or change the activation"
             )
+        if reach is not None and high - low < 0.75 * (reach[1] - reach[0]):
+            warnings.warn(
+                f"data in [{low:g}, {high:g}] fill only a part of [{reach[0]:g}, {reach[1]:g}], "
+                "which G's output activation reaches: D tells fakes by pixels that no image has. "
+                "Scale the data to the whole of it, or change the activation",
+                RangeWarning,
+                stacklevel=2,
+            )
         on_host = noise.backend.name == "numpy"  # there the master copy is the data set itself
         self.images = images if on_host else noise.backend.from_host(images)
         self.m, self.noise, self.k, self.replacement = m, noise, k, replacement
@@ -53,13 +69,24 @@ class Minibatches:
         self.batches_per_epoch = len(images) // m
         self._out = noise.backend.empty((m, *images.shape[1:]))
         self._order: tuple[int, Array] = (-1, None)
+        self._labels = None if labels is None else _checked(labels, len(images), classes, noise)
+        self._index: Array | None = None  # of the minibatch last drawn
 
     def __call__(self) -> Array:
         """The minibatch that belongs to where `noise` stands; a loan until the next call."""
         index = self._with_replacement() if self.replacement else self._shuffled()
+        self._index = index
         return self.noise.backend.gather_images(
             self.images, index, self.scale, self.shift, out=self._out
         )
+
+    def labels(self) -> Array:
+        """The labels (m,) of the minibatch last drawn, int64 on the backend."""
+        if self._labels is None:
+            raise RuntimeError("these minibatches have no labels: pass labels= when making them")
+        if self._index is None:
+            raise RuntimeError("no minibatch has been drawn yet whose labels there could be")
+        return self._labels[self._index]
 
     def _with_replacement(self) -> Array:
         return self.noise.integers("minibatch", self.m, len(self.images))
@@ -71,3 +98,17 @@ class Minibatches:
             order = self.noise.at(step=epoch).permutation("epoch", len(self.images))
             self._order = (epoch, order)
         return self._order[1][batch * self.m : (batch + 1) * self.m]
+
+
+def _checked(labels: Any, n: int, classes: int | None, noise: Noise) -> Array:
+    """NumPy labels (n,) on the backend, int64: what a Condition layer cannot check on a GPU."""
+    labels = np.asarray(labels)
+    if labels.shape != (n,) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"labels must be {n} integers, as many as images; got {labels.dtype} {labels.shape}"
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (classes is not None and high >= classes):
+        expected = "0 and up" if classes is None else f"0 ... {classes - 1}"
+        raise DataError(f"labels lie in [{low}, {high}], expected {expected}")
+    return noise.backend.from_host(labels.astype(np.int64), np.int64)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from tinygan.backend import Array
 from tinygan.errors import OptionError
+from tinygan.gan.checks import check_players
 from tinygan.gan.objectives import Objective
 from tinygan.nn.network import Network
 from tinygan.noise import Noise
@@ -75,30 +76,47 @@ class Game:
         draw_noise: Callable[[], Array],
         sample: Callable[[], Array],
         noise: Noise,
+        draw_labels: Callable[[], Array] | None = None,
+        labels_of_x: Callable[[], Array] | None = None,
+        combined: bool = False,
     ) -> None:
         """`draw_noise()` gives z (m, latent) and `sample()` gives x (m, H, W, C), both as
-        functions of where `noise` stands."""
+        functions of where `noise` stands.
+
+        With labels the game is conditional [cond.6]: `draw_labels()` gives those to ask of G, again
+        by `noise`, and `labels_of_x()` those of the x last sampled, integers (m,). `combined`: D
+        judges fakes and reals as one batch [alg.6], not as two.
+        """
+        if (draw_labels is None) != (labels_of_x is None):
+            raise OptionError("a conditional game needs both, labels to ask for and labels of x")
+        check_players(G, D)
         self.G, self.D, self.objective = G, D, objective
         self.draw_noise, self.sample, self.noise = draw_noise, sample, noise
+        self.draw_labels, self.labels_of_x, self.combined = draw_labels, labels_of_x, combined
         # Call sites: each pass whose activations must live at the same time has its own memory.
         self.G_of_z = G.cache("G(z)", noise=noise)
         self.D_of_x = D.cache("D(x)", noise=noise)
         self.D_of_fakes = D.cache("D(G(z))", noise=noise)
-        self._losses = D.cache("losses")
+        self.D_of_both = D.cache("D(G(z), x)", noise=noise)
+        self._losses = D.cache("losses", noise=noise)
 
     def fakes(self, z: Array) -> Array:
-        """G(z) (m, H, W, C), a loan until the next call."""
+        """G(z) (m, H, W, C), a loan until the next call; in a conditional game G(z | labels)."""
+        if self.draw_labels is not None:
+            self.G_of_z.condition = self.draw_labels()
         return self.G.forward(z, self.G_of_z)
 
     def discriminator_gradient(self, x: Array, fakes: Array) -> None:
         """D.gradients = gradient of D's loss; G is not involved, its output is data: [alg.4]."""
-        self.real_logits = self.D.forward(x, self.D_of_x)
-        self.fake_logits = self._losses.new("D(G(z))", self.real_logits.shape)
-        self.fake_logits[...] = self.D.forward(fakes, self.D_of_fakes)
+        judge = self._judge_together if self.combined else self._judge_apart
+        self.real_logits, self.fake_logits = judge(x, fakes)
         self.d_loss, d_real, d_fake = self.objective.discriminator(
             self.real_logits, self.fake_logits, self._losses
         )
         self.D.gradients.fill(0)
+        if self.combined:
+            self.D.backward(self._joined("d", d_fake, d_real), self.D_of_both, input_grad=False)
+            return
         self.D.backward(d_real, self.D_of_x, input_grad=False)
         self.D.backward(d_fake, self.D_of_fakes, input_grad=False)
 
@@ -108,19 +126,68 @@ class Game:
         `judged`: D's pass over these fakes (dropout masks included) is already at hand.
         """
         # G's turn and D's never overlap, so D's passes over fakes can share one call site.
-        logits = self.fake_logits if judged else self.D.forward(fakes, self.D_of_fakes)
+        logits = self.fake_logits if judged else self._judge_fakes(fakes)
         self.g_loss, d_logits = self.objective.generator(logits, self._losses)
-        d_fakes = self.D.backward(d_logits, self.D_of_fakes, param_grads=False)
+        if judged and self.combined:
+            d_fakes = self._fakes_part(d_logits, fakes)
+        else:
+            d_fakes = self.D.backward(d_logits, self.D_of_fakes, param_grads=False)
         self.G.gradients.fill(0)
         self.G.backward(d_fakes, self.G_of_z, input_grad=False)
+
+    # ---- how D is called -----------------------------------------------------------------------
+
+    def _judge_fakes(self, fakes: Array) -> Array:
+        """D's logits of the fakes, under the labels that G was asked for."""
+        if self.draw_labels is not None:
+            self.D_of_fakes.condition = self.G_of_z.condition
+        return self.D.forward(fakes, self.D_of_fakes)
+
+    def _judge_apart(self, x: Array, fakes: Array) -> tuple[Array, Array]:
+        """D's logits of x and of the fakes, from two passes."""
+        if self.labels_of_x is not None:
+            self.D_of_x.condition = self.labels_of_x()
+        real = self.D.forward(x, self.D_of_x)
+        fake = self._losses.new("D(G(z))", real.shape)
+        fake[...] = self._judge_fakes(fakes)
+        return real, fake
+
+    def _judge_together(self, x: Array, fakes: Array) -> tuple[Array, Array]:
+        """The same from one pass over [fakes, x], one batch to BatchNorm: [alg.6]."""
+        if self.labels_of_x is not None:
+            both = (self.G_of_z.condition, self.labels_of_x())
+            self.D_of_both.condition = self.D.backend.xp.concatenate(both)
+        logits = self.D.forward(self._joined("x", fakes, x), self.D_of_both)
+        return logits[len(fakes) :], logits[: len(fakes)]
+
+    def _fakes_part(self, d_logits: Array, fakes: Array) -> Array:
+        """d_fakes through D's pass over both; G's loss does not look at the logits of x."""
+        nothing = self._losses.new("nothing", self.real_logits.shape)
+        nothing.fill(0)
+        d_both = self._joined("d", d_logits, nothing)
+        d_inputs = self.D.backward(d_both, self.D_of_both, param_grads=False)
+        d_fakes = self._losses.like("d_fakes", fakes)
+        d_fakes[...] = d_inputs[: len(fakes)]
+        return d_fakes
+
+    def _joined(self, name: str, fakes: Array, reals: Array) -> Array:
+        """One batch of both, fakes first."""
+        n, losses = len(fakes), self._losses
+        new = losses.images if fakes.ndim == 4 else losses.new
+        both = new(f"both: {name}", (n + len(reals), *fakes.shape[1:]))
+        both[:n], both[n:] = fakes, reals
+        return both
 
     def metrics(self) -> dict[str, float]:
         """What the last step saw, as Python numbers (on a GPU this waits for the device).
 
-        d_loss, g_loss; d_real = mean D(x) and d_fake = mean D(G(z)); acc_real and acc_fake, the
-        shares of real and of fake images that D told right.
+        d_loss, g_loss; d_real = mean D(x) and d_fake = mean D(G(z)), probabilities of "real" also
+        where labels are flipped; acc_real and acc_fake, the shares of real and of fake images that
+        D told right.
         """
         real, fake = self.real_logits, self.fake_logits
+        if self.objective.flipped:
+            real, fake = -real, -fake
         sigmoid, new = self.D.backend.sigmoid, self._losses.new
         values = {
             "d_loss": self.d_loss,
@@ -134,6 +201,6 @@ class Game:
 
     def first_nonfinite(self) -> str | None:
         """Where the first NaN or infinity stands, in words: parameters, then activations."""
-        sites = (self.G_of_z, self.D_of_x, self.D_of_fakes)
+        sites = (self.G_of_z, self.D_of_x, self.D_of_fakes, self.D_of_both)
         found = self.G.first_nonfinite() or self.D.first_nonfinite()
         return found or next(filter(None, (site.first_nonfinite() for site in sites)), None)

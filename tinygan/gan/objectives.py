@@ -52,10 +52,12 @@ class Objective(NamedTuple):
     discriminator(real_logits, fake_logits, cache) -> (loss, d_real, d_fake)
     generator(fake_logits, cache)                  -> (loss, d_fake)
     Losses are 0-d arrays: making Python numbers of them would wait for a GPU.
+    flipped: D's logits speak for "fake", where they else speak for "real".
     """
 
     discriminator: Callable[[Array, Array, Cache], tuple[Array, Array, Array]]
     generator: Callable[[Array, Cache], tuple[Array, Array]]
+    flipped: bool = False
 
 
 def make_objective(
@@ -63,12 +65,16 @@ def make_objective(
     loss: str = "logits",
     halved: bool = True,
     real_target: float = 1.0,
+    flipped: bool = False,
+    label_noise: float = 0.0,
 ) -> Objective:
     """The objective called `name` ("minimax" or "non-saturating").
 
     loss:         "logits" or "probabilities"
     halved:       D's loss is the mean of its two halves, not their sum (equilibrium log 2, log 4)
     real_target:  D's label for real images; 0.9, say, smooths one-sidedly
+    flipped:      labels say "fake": 1 for fakes, 1 - real_target for reals; G aims at 0
+    label_noise:  r adds r·U(0, 1) to every one of D's labels, looked up in the cache's noise
     """
     if name not in ("minimax", "non-saturating"):
         raise OptionError(f"unknown objective {name!r}: choose minimax or non-saturating")
@@ -76,12 +82,23 @@ def make_objective(
         raise OptionError(f"unknown loss {loss!r}: choose logits or probabilities")
     if not 0.0 <= real_target <= 1.0:
         raise OptionError(f"a label lies in [0, 1], got {real_target}")
+    if not 0.0 <= label_noise < 1.0:
+        raise OptionError(f"noise on labels lies in [0, 1), got {label_noise}")
     bce = LOSSES[loss]
+    real_label = 1.0 - real_target if flipped else real_target
+    fake_label, wanted = (1.0, 0.0) if flipped else (0.0, 1.0)  # G wants "real"  [obj.5]
+
+    def judged(logits: Array, label: float, cache: Cache) -> tuple[Array, Array]:
+        """D's cross-entropy with one label, which each image may have a little off: [obj.6]."""
+        if label_noise == 0.0:
+            return bce(logits, label, cache)
+        purpose, top = f"{cache.path}/labels", label + label_noise
+        return bce(logits, cache.noise.uniform(purpose, logits.shape, label, top), cache)
 
     def discriminator(real: Array, fake: Array, cache: Cache) -> tuple[Array, Array, Array]:
         """-E log D(x) - E log(1 - D(G(z))), or half of it: [obj.1]."""
-        loss_real, d_real = bce(real, real_target, cache["real"])
-        loss_fake, d_fake = bce(fake, 0.0, cache["fake"])
+        loss_real, d_real = judged(real, real_label, cache["real"])
+        loss_fake, d_fake = judged(fake, fake_label, cache["fake"])
         total = loss_real + loss_fake
         if halved:
             total, d_real, d_fake = 0.5 * total, 0.5 * d_real, 0.5 * d_fake
@@ -89,11 +106,11 @@ def make_objective(
 
     def minimax(fake: Array, cache: Cache) -> tuple[Array, Array]:
         """E log(1 - D(G(z))): G descends what D ascends: [obj.2]. Saturates where D(G(z)) -> 0."""
-        loss, d_fake = bce(fake, 0.0, cache["saturating"])
+        loss, d_fake = bce(fake, fake_label, cache["saturating"])
         return -loss, -d_fake
 
     def non_saturating(fake: Array, cache: Cache) -> tuple[Array, Array]:
         """-E log D(G(z)): the same fixed point, a strong gradient early: [obj.3]."""
-        return bce(fake, 1.0, cache["non-saturating"])
+        return bce(fake, wanted, cache["non-saturating"])
 
-    return Objective(discriminator, minimax if name == "minimax" else non_saturating)
+    return Objective(discriminator, minimax if name == "minimax" else non_saturating, flipped)
