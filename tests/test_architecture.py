@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "gradcheck": {"nn", "noise", "backend", "errors"},
     "gan": {"nn", "noise", "backend", "errors"},
     "data": {"noise", "backend", "errors"},
-    "metrics": {"data", "noise", "backend", "errors"},
+    "metrics": {"data", "optim", "nn", "noise", "backend", "errors"},
     "presets": {"gan", "optim", "nn", "noise", "backend", "errors"},
     "run": {"presets", "metrics", "data", "gan", "optim", "nn", "noise", "backend", "errors", ""},
 }

@@ -128,3 +128,42 @@ def test_the_check_sees_a_planted_mistake(harness, monkeypatch):
     monkeypatch.setattr(mlp_contenders.Ours, "__init__", wrong_beta)
     differences = mlp_contenders.check(8, 0, "float64", 2)  # Adam's first step knows no beta
     assert differences["D's parameters"] > 1e-9
+
+
+def test_plain_numpy_is_no_rival(harness):
+    import report
+
+    results = [
+        harness.Result("tinygan", [0.1], {"peak_rss": 1}),
+        harness.Result("PyTorch", [0.2], {"peak_rss": 2}),
+        harness.Result("plain", [0.7], {"peak_rss": 1}),
+    ]
+    run = report.summary(results, apart=("plain",))
+    assert run["best"] == "PyTorch"
+    assert run["ratio_of_medians"] == pytest.approx(0.5)
+    assert run["apart"] == {"plain": pytest.approx(7.0)}
+
+
+@pytest.mark.parametrize("rival", ["naive", "default", "channels_last"])
+@pytest.mark.parametrize("dropout", [True, False])
+def test_all_compute_the_same_step_of_the_dcgan(harness, rival, dropout):
+    if rival != "naive":
+        pytest.importorskip("torch")
+    import dcgan_contenders
+
+    differences = dcgan_contenders.check(rival, 4, 0, "float64", 2, dropout)
+    assert set(differences) >= {"D's gradient", "G's gradient", "G's parameters"}
+    assert max(differences.values()) < 1e-9
+
+
+def test_the_check_of_the_dcgan_sees_a_planted_mistake(harness, monkeypatch):
+    import dcgan_contenders
+    import naive_dcgan
+
+    def off_by_one(self, x):
+        y = honest(self, x)
+        return y if self.stride == 1 else naive_dcgan.np.roll(y, 1, axis=2)
+
+    honest = naive_dcgan.ConvTransposed.forward
+    monkeypatch.setattr(naive_dcgan.ConvTransposed, "forward", off_by_one)
+    assert dcgan_contenders.check("naive", 4, 0, "float64", 1, False)["G's gradient"] > 1e-3

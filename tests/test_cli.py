@@ -26,6 +26,7 @@ from tinygan.run.rebuild import load_generator
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "examples" / "train_mlp_gan.py"
+DCGAN = ROOT / "examples" / "train_dcgan.py"
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -46,19 +47,23 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command(*arguments: object, module: bool = False) -> list[str]:
-    program = ["-m", "tinygan"] if module else [str(EXAMPLE)]
-    return [sys.executable, "-W", "error", *program, *map(str, arguments)]
+def command(*arguments: object, module: bool = False, program: Path = EXAMPLE) -> list[str]:
+    words = ["-m", "tinygan"] if module else [str(program)]
+    return [sys.executable, "-W", "error", *words, *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
 
 
-def train(*arguments: object, code: int = 0) -> str:
+def train(*arguments: object, code: int = 0, program: Path = EXAMPLE) -> str:
     """Run the example in a process of its own; its stderr."""
     done = subprocess.run(
-        command(*arguments), env=environment(), capture_output=True, text=True, timeout=120
+        command(*arguments, program=program),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
@@ -95,6 +100,9 @@ RECIPE += ("--log-every", 2, "--sample-every", 6, "--checkpoint-every", 6)  # ty
         ("--preset mlp-leaky --steps 5 --epochs 5", "not allowed with"),
         ("--preset mlp-leaky --objective hinge", "invalid choice: 'hinge'"),
         ("--preset mlp-leaky --data cifar", "invalid choice: 'cifar'"),
+        ("--preset mlp-leaky --conditional two-hot", "invalid choice: 'two-hot'"),
+        ("--preset mlp-leaky --tensorboard=yes", "ignored explicit argument 'yes'"),
+        ("--preset dcgan-tff", "did you mean 'dcgan-tf'?"),
         ("--preset mlp-leaky --stepps 5", "unrecognized arguments: --stepps 5"),
         ("--preset mlp-leaky --checkpoint 5", "--checkpoint goes with --resume"),
         ("--resume nowhere", "nowhere is not a run folder"),
@@ -210,6 +218,9 @@ def edit(run: Path, tmp_path: Path) -> Callable[..., Path]:
         ("preset", "nope", "unknown preset 'nope'"),
         ("backend", None, "it has no backend"),
         ("novelty", 1, "unrecognized arguments: --novelty=1"),
+        ("conditional", "two-hot", "--conditional: invalid choice: 'two-hot'"),
+        ("conditional", 7, "--conditional: invalid choice: '7'"),
+        ("tensorboard", "yes", "--tensorboard/--no-tensorboard: ignored explicit argument 'yes'"),
     ],
 )
 def test_an_edited_option_is_refused_as_a_typed_one_would_be(
@@ -232,6 +243,45 @@ def test_recorded_options_are_read_back_as_they_were(edit: Callable[..., Path]) 
     options = parse_options(["--resume", str(edit("options", lr=0.1 + 0.2))], "", PRESETS)
     assert options.preset.lr == 0.1 + 0.2
     assert {**options.values(), "lr": 0} == {**options.recorded["options"], "lr": 0}  # type: ignore[index]
+
+
+def test_a_run_from_before_labels_resumes_and_samples(edit: Callable[..., Path]) -> None:
+    """Its run.json knows nothing of the younger options."""
+    folder = edit()
+    manifest = json.loads((folder / "run.json").read_text())
+    for name in ("conditional", "tensorboard"):
+        del manifest["options"][name]
+    for name in ("labels", "combined", "flipped", "label_noise", "image_size", "log_every"):
+        del manifest["recipe"][name]
+    (folder / "run.json").write_text(json.dumps(manifest))
+    options = parse_options(["--resume", str(folder)], "", PRESETS)
+    assert options.preset.labels.classes == 0
+    assert not options.tensorboard
+    assert "--conditional one-hot conflicts" in train("--resume", folder, "--conditional", code=2)
+    train("--resume", folder, "--steps", 14)
+    assert load_generator(folder).samples(2).shape == (2, 28, 28, 1)
+
+
+def test_a_conditional_run_resumes_bit_for_bit(digits: Path, tmp_path: Path) -> None:
+    straight, halves = tmp_path / "straight", tmp_path / "halves"
+    new = (*RECIPE, "--conditional", "embedding", "--data-dir", digits)
+    train(*new, "--steps", 9, "--out", straight)
+    train(*new, "--steps", 5, "--out", halves)
+    train("--resume", halves, "--steps", 9)
+    for name in ("metrics.csv", "checkpoints/step_0000009.safetensors"):
+        assert (straight / name).read_bytes() == (halves / name).read_bytes(), name
+    with Image.open(straight / "samples" / "step_0000009.png") as grid:
+        assert grid.size == (10 * 29 - 1, 8 * 29 - 1)
+
+
+def test_a_dcgan_trains_with_the_same_options(digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dcgan"
+    new = ("--preset", "dcgan-radford-32", "--backend", "numpy", "--batch-size", 4, "--seed", 5)
+    train(*new, "--data-dir", digits, "--steps", 2, "--out", folder, program=DCGAN)
+    assert "nothing to do" in train("--resume", folder, program=DCGAN)
+    assert load_generator(folder).samples(2).shape == (2, 32, 32, 1)
+    errors = train(*new[:1], "mlp-leaky", "--steps", 2, code=2, program=DCGAN)
+    assert "unknown preset 'mlp-leaky'; " in errors
 
 
 @pytest.mark.parametrize(

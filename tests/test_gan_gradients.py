@@ -2,68 +2,136 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from narrow import game_of
+from narrow import game_of, with_labels
 
 from tinygan import Adam, paper
 from tinygan.gradcheck import GradientError, check_parameters
-from tinygan.nn import BatchNorm, Dropout, Maxout
+from tinygan.nn import BatchNorm, Condition, Conv2D, ConvTranspose2D, Dropout, Maxout, MaxPool2D
 from tinygan.presets import PRESETS, get_preset
 
-every_game = [
-    pytest.mark.parametrize("loss", ["logits", "probabilities"]),
-    pytest.mark.parametrize("objective", ["minimax", "non-saturating"]),
-    pytest.mark.parametrize("preset", PRESETS),
-]
+GAMES = dict(PRESETS)
+GAMES |= {f"{name} with labels": with_labels(preset) for name, preset in PRESETS.items()}
+for name in ("mlp-leaky", "dcgan-radford"):
+    GAMES[f"{name} with embedded labels"] = with_labels(PRESETS[name], embedding=3)
+for name in ("dcgan-tf", "dcgan-radford", "goodfellow2014"):  # where D has BatchNorm or Dropout
+    GAMES[f"{name} combined"] = replace(GAMES[f"{name} with labels"], combined=True)
+
+every_game = pytest.mark.parametrize("preset", GAMES)
+every_objective = pytest.mark.parametrize(
+    ("preset", "objective", "loss"),
+    [
+        (name, objective, loss)
+        for name, preset in GAMES.items()
+        for objective in ("minimax", "non-saturating")
+        for loss in ("logits", "probabilities")
+        if name in PRESETS or (objective, loss) == (preset.objective, preset.loss)
+    ],
+)
 
 
-def each(test):
-    for mark in every_game:
-        test = mark(test)
-    return test
+def says_real(game, logits):
+    """The logit of "real", on the host."""
+    logits = game.G.backend.to_host(logits)
+    return -logits if game.objective.flipped else logits
 
 
-def sigmoid_of(net, x, site):
-    """sigmoid(logits) as NumPy computes it: the losses below share no code with the objectives."""
-    logits = net.backend.to_host(net.forward(x, site))
-    return 1.0 / (1.0 + np.exp(-logits))
+def cross_entropy(logit, target):
+    """-t log p - (1 - t) log(1 - p) with NumPy's logaddexp: no code is shared with ours."""
+    minus_log_p, minus_log_1_p = np.logaddexp(0.0, -logit), np.logaddexp(0.0, logit)
+    return (target * minus_log_p + (1.0 - target) * minus_log_1_p).mean()
 
 
-@each
+class Judge:
+    """D's verdicts by call sites of its own, in which nothing is left from another pass."""
+
+    def __init__(self, preset, game):
+        self.preset, self.game, self.told = preset, game, preset.labels.classes > 0
+
+    def site(self, net, name, labels):
+        site = net.cache(name, noise=self.game.noise)
+        if self.told:
+            site.condition = labels
+        return site
+
+    def labels(self, purpose, n):
+        return self.preset.draw_labels(self.game.noise, purpose, n) if self.told else None
+
+    def fakes(self, z):
+        G = self.game.G
+        return G.forward(z, self.site(G, "G(z)", self.labels("labels", len(z))))
+
+    def of_fakes(self, fakes):
+        D = self.game.D
+        site = self.site(D, "D(G(z))", self.labels("labels", len(fakes)))
+        return says_real(self.game, D.forward(fakes, site))
+
+    def of_both(self, x, fakes):
+        D, xp, m = self.game.D, self.game.D.backend.xp, len(x)
+        labels, of_x = self.labels("labels", m), self.labels("labels of x", m)
+        if not self.preset.combined:
+            real = D.forward(x, self.site(D, "D(x)", of_x))
+            return says_real(self.game, real), self.of_fakes(fakes)
+        both = xp.concatenate([labels, of_x]) if self.told else None
+        site = self.site(D, "D(G(z), x)", both)
+        logits = says_real(self.game, D.forward(xp.concatenate([fakes, x]), site))
+        return logits[m:], logits[:m]
+
+    def targets(self, m):
+        """D's targets for x and for fakes, as probabilities of "real"."""
+        r, noise, flipped = self.preset.label_noise, self.game.noise, self.preset.flipped
+        targets = []
+        for kind, label in (("real", 1.0 - flipped), ("fake", 0.0 + flipped)):
+            above = 0.0
+            if r:
+                above = noise.uniform(f"losses/{kind}/labels", (m, 1), label, label + r) - label
+                above = noise.backend.to_host(above)
+            target = label + above
+            targets.append(1.0 - target if flipped else target)
+        return targets
+
+
+@every_objective
 def test_the_discriminators_gradient(preset, objective, loss, backend64):
-    game = game_of(PRESETS[preset], backend64, name=objective, loss=loss)
+    preset = GAMES[preset]
+    game = game_of(preset, backend64, name=objective, loss=loss)
     x, fakes, D = game.sample(), game.fakes(game.draw_noise()), game.D
-    on_real, on_fake = (D.cache(name, noise=game.noise) for name in ("D(x)", "D(G(z))"))
+    judge = Judge(preset, game)
 
-    def minus_half_v():  # equation 1
-        real, fake = sigmoid_of(D, x, on_real), sigmoid_of(D, fakes, on_fake)
-        return float(-(np.log(real).mean() + np.log(1.0 - fake).mean()) / 2.0)
+    def minus_v():  # equation 1, where labels are plain
+        real, fake = judge.of_both(x, fakes)
+        to_real, to_fake = judge.targets(len(x))
+        total = cross_entropy(real, to_real) + cross_entropy(fake, to_fake)
+        return float(total / 2.0 if preset.halved else total)
 
     game.discriminator_gradient(x, fakes)
-    np.testing.assert_allclose(float(game.d_loss), minus_half_v(), rtol=1e-9)
-    assert check_parameters(minus_half_v, D, name="d_loss", entries=25) <= 1e-6
+    np.testing.assert_allclose(float(game.d_loss), minus_v(), rtol=1e-9)
+    assert check_parameters(minus_v, D, name="d_loss", entries=25) <= 1e-6
 
 
-@each
+@every_objective
 def test_the_generators_gradient_through_the_discriminator(preset, objective, loss, backend64):
-    game = game_of(PRESETS[preset], backend64, name=objective, loss=loss)
-    z, G, D = game.draw_noise(), game.G, game.D
-    of_z, on_fake = G.cache("G(z)", noise=game.noise), D.cache("D(G(z))", noise=game.noise)
+    preset = GAMES[preset]
+    game = game_of(preset, backend64, name=objective, loss=loss)
+    z, judge = game.draw_noise(), Judge(preset, game)
 
     def g_loss():
-        p = sigmoid_of(D, G.forward(z, of_z), on_fake)
-        return float(np.log(1.0 - p).mean() if objective == "minimax" else -np.log(p).mean())
+        logits = judge.of_fakes(judge.fakes(z))
+        minimax = objective == "minimax"
+        return float(-cross_entropy(logits, 0.0) if minimax else cross_entropy(logits, 1.0))
 
     game.generator_gradient(game.fakes(z))
     np.testing.assert_allclose(float(game.g_loss), g_loss(), rtol=1e-9)
-    assert check_parameters(g_loss, G, name="g_loss", entries=25) <= 1e-6
+    assert check_parameters(g_loss, game.G, name="g_loss", entries=25) <= 1e-6
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@every_game
 def test_both_gradients_from_one_pass_of_d_over_the_fakes(preset, backend64):
     """As `simultaneous` takes them: dropout masks included, one pass serves both players."""
-    game = game_of(PRESETS[preset], backend64)
+    game = game_of(GAMES[preset], backend64)
     x, z = game.sample(), game.draw_noise()
 
     def play():
@@ -87,10 +155,10 @@ def test_both_gradients_from_one_pass_of_d_over_the_fakes(preset, backend64):
     assert check_parameters(d_loss, game.D, name="d_loss", entries=25) <= 1e-6
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@every_game
 def test_every_parameter_gets_a_gradient(preset, backend64):
     """None is lost on the way; only a bias that BatchNorm subtracts again has none."""
-    game = game_of(PRESETS[preset], backend64, m=8)
+    game = game_of(GAMES[preset], backend64, m=8)
     game.discriminator_gradient(game.sample(), game.fakes(game.draw_noise()))
     game.generator_gradient(game.fakes(game.draw_noise()))
     for net in (game.G, game.D):
@@ -107,10 +175,10 @@ def test_every_parameter_gets_a_gradient(preset, backend64):
 
 def test_the_narrow_presets_hold_every_kind_of_layer(backend64):
     kinds = set()
-    for preset in PRESETS.values():
+    for preset in GAMES.values():
         game = game_of(preset, backend64)
         kinds |= {type(layer) for net in (game.G, game.D) for _, layer in net.layers()}
-    assert {BatchNorm, Dropout, Maxout} <= kinds
+    assert {BatchNorm, Dropout, Maxout, MaxPool2D, Conv2D, ConvTranspose2D, Condition} <= kinds
 
 
 def test_a_wrong_sign_in_the_objective_is_found(backend64):

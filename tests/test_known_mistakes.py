@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from narrow import game_of, narrow
 
-from tinygan import Adam, Network, Noise, get_backend, make_objective
+from tinygan import Adam, Game, Network, Noise, get_backend, make_objective
 from tinygan.data import Minibatches
-from tinygan.errors import DataError
+from tinygan.errors import DataError, DoubleSigmoidWarning, RangeWarning, ShapeError
 from tinygan.gan.objectives import bce_with_logits
 from tinygan.gradcheck import check_layer, check_parameters
 from tinygan.nn import BatchNorm, Cache, Dense, LeakyReLU, Maxout, Sequential, Sigmoid, Tanh
-from tinygan.presets import PRESETS, get_preset
+from tinygan.presets import PRESETS, Labels, get_preset
 
 
 @pytest.fixture
@@ -67,7 +67,8 @@ def test_backprop_reaches_gs_first_layer(preset, backend):
     game = game_of(PRESETS[preset], backend)
     game.discriminator_gradient(game.sample(), game.fakes(game.draw_noise()))
     game.generator_gradient(game.fakes(game.draw_noise()))
-    assert np.abs(game.G.body.layers[0].dW).max() > 1e-6
+    first = next(layer for _, layer in game.G.layers() if "W" in layer.parameters)
+    assert np.abs(first.dW).max() > 1e-6
 
 
 # ---- one mixed gradient for G and D --------------------------------------------------------------
@@ -152,9 +153,30 @@ def test_both_objectives_are_finite_where_sigmoid_is_zero_or_one(name, loss):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_discriminator_ends_in_a_sigmoid(preset):
     """D gives logits: the losses apply the sigmoid, and would otherwise apply a second one."""
-    last = PRESETS[preset].discriminator().layers[-1]
-    assert isinstance(last, Dense)
-    assert last.n_out == 1
+    body = PRESETS[preset].discriminator(Labels())
+    assert body.reach is None
+    size = PRESETS[preset].image_size or 28
+    assert body.output_shape((size, size, 1)) == (1,)
+
+
+@pytest.mark.parametrize("loss", ["logits", "probabilities"])
+def test_a_second_sigmoid_is_warned_of(loss, backend):
+    noise, objective = Noise(0, backend), make_objective("non-saturating", loss)
+    G = Network(Sequential(Dense(2, 3), Tanh()), (2,), backend, "G", noise)
+    D = Network(Sequential(Dense(3, 1), Sigmoid()), (3,), backend, "D", noise)
+    with pytest.warns(DoubleSigmoidWarning, match=r"layer 1 Sigmoid.*between 0\.50 and 0\.73"):
+        Game(G, D, objective, None, None, noise)
+
+
+def test_players_that_do_not_fit_are_refused_before_the_first_step(backend):
+    noise = Noise(0, backend)
+    G = Network(Sequential(Dense(2, 4), Tanh()), (2,), backend, "G", noise)
+    D = Network(Sequential(Dense(3, 1)), (3,), backend, "D", noise)
+    with pytest.raises(ShapeError, match=r"G makes \(N, 4\) but D takes \(N, 3\)\. G's layers"):
+        Game(G, D, make_objective(), None, None, noise)
+    D = Network(Sequential(Dense(4, 5), LeakyReLU(), Dense(5, 2)), (4,), backend, "D", noise)
+    with pytest.raises(ShapeError, match=r"D ends in \(N, 2\), not in one logit.*2 Dense\(5 -> 2"):
+        Game(G, D, make_objective(), None, None, noise)
 
 
 # ---- epochs and steps confused -------------------------------------------------------------------
@@ -179,7 +201,7 @@ def test_an_epoch_is_one_pass_over_the_images(k, backend):
 def test_momentum_and_rate_of_goodfellow2014_count_what_they_say(backend):
     """The rate decays by the step, the momentum rises by the epoch."""
     preset = get_preset("goodfellow2014")
-    net = Network(narrow(preset.discriminator()), (4, 3, 1), backend, "D")
+    net = Network(narrow(preset, preset.discriminator(Labels())), (4, 3, 1), backend, "D")
     sgd = preset.optimiser(net, preset.lr, 500)
     assert sgd.lr(500) == pytest.approx(0.1 / 1.000004**500)
     assert sgd.momentum(499) == 0.5
@@ -201,11 +223,17 @@ def test_momentum_is_what_is_kept():
 
 @pytest.mark.parametrize(
     ("preset", "momentum", "eps"),
-    [("mlp-batchnorm", 0.8, 1e-3), ("mlp-leaky-bn", 1 - 0.1, 1e-5)],
+    [
+        ("mlp-batchnorm", 0.8, 1e-3),
+        ("mlp-leaky-bn", 1 - 0.1, 1e-5),
+        ("dcgan-tf", 0.99, 1e-3),
+        ("dcgan-radford", 1 - 0.1, 1e-5),
+        ("dcgan-pool", 0.99, 1e-3),
+    ],
 )
 def test_presets_have_their_sources_momentum_in_our_convention(preset, momentum, eps):
     """Keras's decay as it is, PyTorch's 0.1 as 1 - 0.1; and no momentum in epsilon's place."""
-    layers = PRESETS[preset].generator(None).layers
+    layers = PRESETS[preset].generator(None, Labels()).layers
     norms = [layer for layer in layers if isinstance(layer, BatchNorm)]
     assert norms
     assert {(norm.momentum, norm.eps) for norm in norms} == {(momentum, eps)}
@@ -220,10 +248,19 @@ def test_pixels_outside_gs_range_are_refused(backend):
         Minibatches(images, 2, noise, (-1.0, 1.0), reach=Sigmoid.reach)
 
 
+def test_pixels_that_fill_a_part_of_gs_range_are_warned_of(backend):
+    images, noise = np.zeros((4, 1, 1, 1), np.uint8), Noise(0, backend)
+    with pytest.warns(RangeWarning, match=r"data in \[0, 1\] fill only a part of \[-1, 1\]"):
+        Minibatches(images, 2, noise, (0.0, 1.0), reach=Tanh.reach)
+    Minibatches(images, 2, noise, (-0.9, 0.9), reach=Tanh.reach)  # a usual margin is no mistake
+    Minibatches(images, 2, noise, (0.0, 1.0), reach=Sigmoid.reach)
+    Minibatches(images, 2, noise, (0.0, 1.0))
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_scale_pixels_to_what_their_g_can_make(preset):
     recipe = PRESETS[preset]
-    assert recipe.generator(None).reach == recipe.value_range
+    assert recipe.generator(None, Labels()).reach == recipe.value_range
 
 
 def test_saturated_g_is_no_silent_nan():

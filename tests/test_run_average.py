@@ -24,7 +24,8 @@ def run(tmp_path: Path) -> Path:
     """A run folder with three checkpoints of G, whose parameters are all 1, 2 and 6."""
     preset = get_preset("mlp-leaky")
     backend = get_backend("numpy")
-    G = Network(preset.generator(None), (preset.latent,), backend, "G", Noise(0, backend))
+    body = preset.generator(None, preset.labels)
+    G = Network(body, (preset.latent,), backend, "G", Noise(0, backend))
     (tmp_path / "checkpoints").mkdir()
     options = {"preset": preset.name, "dtype": "float32", "data": "strokes"}
     write_json(tmp_path / "run.json", {"format": FORMAT, "preset": preset.name, "options": options})

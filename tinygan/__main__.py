@@ -25,8 +25,14 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FILE",
-        help="FILE.npz (`samples`, float32 NHWC in the data's range) or FILE.png (a grid); "
-        "default: RUN/generated.npz",
+        help="FILE.npz (`samples`, float32 NHWC in the data's range, and `labels`) or FILE.png "
+        "(a grid); default: RUN/generated.npz",
+    )
+    sample.add_argument(
+        "--labels",
+        metavar="L",
+        help="what to ask of a conditional G, in turn: balanced (every label, the default) "
+        "or some of them, such as 0,1,2",
     )
     sample.set_defaults(run_command=commands.sample)
 
@@ -40,15 +46,33 @@ def parser() -> argparse.ArgumentParser:
     evaluate = choose.add_parser("evaluate", help="measure a run; kept in RUN/evaluation.json")
     _add_run(evaluate)
     _add_checkpoint(evaluate)
-    evaluate.add_argument("--metric", choices=("parzen",), required=True)
+    evaluate.add_argument(
+        "--metric",
+        choices=("parzen", "agreement"),
+        required=True,
+        help="parzen: log-likelihood, as in 2014; agreement: how often a classifier of real images "
+        "sees the label that G was asked for",
+    )
     evaluate.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the idx files")
     evaluate.add_argument(
         "--split",
         choices=("test", "validation"),
-        default="test",
-        help="the images to score; validation is for choosing a checkpoint (default: test)",
+        help="the images that parzen scores (test); validation is for choosing a checkpoint",
     )
     evaluate.set_defaults(run_command=commands.evaluate)
+
+    export = choose.add_parser("export", help="write G or D for other libraries")
+    _add_run(export)
+    _add_checkpoint(export, seed=False)
+    export.add_argument("--player", choices=("G", "D"), default="G", help="which one (G)")
+    export.add_argument(
+        "--to",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="FILE.safetensors: named tensors, and in its metadata what the layers are",
+    )
+    export.set_defaults(run_command=commands.export)
     return main
 
 
@@ -56,7 +80,7 @@ def _add_run(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="a run folder")
 
 
-def _add_checkpoint(command: argparse.ArgumentParser) -> None:
+def _add_checkpoint(command: argparse.ArgumentParser, seed: bool = True) -> None:
     add = command.add_argument
     add("--checkpoint", type=whole(0), metavar="STEP", help="instead of the newest checkpoint")
     add(
@@ -65,7 +89,8 @@ def _add_checkpoint(command: argparse.ArgumentParser) -> None:
         metavar="STEP",
         help="take the mean of G's weights over every kept checkpoint from STEP on",
     )
-    add("--seed", type=whole(0, 2**64 - 1), default=0, metavar="S", help="of the noise z (0)")
+    if seed:
+        add("--seed", type=whole(0, 2**64 - 1), default=0, metavar="S", help="of the noise z (0)")
     add("--backend", choices=("auto", "numpy", "cupy"), default="auto")
 
 

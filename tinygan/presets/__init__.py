@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 
 from tinygan.errors import OptionError
+from tinygan.presets.dcgan import DCGAN_POOL, DCGAN_RADFORD, DCGAN_RADFORD_32, DCGAN_TF
 from tinygan.presets.mlp import GOODFELLOW2014, MLP_BATCHNORM, MLP_LEAKY, MLP_LEAKY_BN
-from tinygan.presets.preset import Preset
+from tinygan.presets.preset import Labels, Preset
 
-__all__ = ["PRESETS", "Preset", "get_preset"]
+__all__ = ["DCGANS", "MLPS", "PRESETS", "Labels", "Preset", "get_preset"]
 
-PRESETS: dict[str, Preset] = {
-    preset.name: preset for preset in (MLP_LEAKY, MLP_LEAKY_BN, MLP_BATCHNORM, GOODFELLOW2014)
-}
+MLPS = {p.name: p for p in (MLP_LEAKY, MLP_LEAKY_BN, MLP_BATCHNORM, GOODFELLOW2014)}
+DCGANS = {p.name: p for p in (DCGAN_TF, DCGAN_RADFORD, DCGAN_RADFORD_32, DCGAN_POOL)}
+PRESETS: dict[str, Preset] = {**MLPS, **DCGANS}
 
 
 def get_preset(name: str) -> Preset:

@@ -10,7 +10,6 @@ from tinygan.nn import (
     Dense,
     Dropout,
     Flatten,
-    Layer,
     LeakyReLU,
     Maxout,
     Network,
@@ -22,7 +21,7 @@ from tinygan.nn import (
 )
 from tinygan.nn.initialisers import he_uniform, output_bias, uniform
 from tinygan.optim import SGD, Adam, Optimiser, decay, ramp
-from tinygan.presets.preset import Preset
+from tinygan.presets.preset import Labels, Preset
 
 
 def adam_half(network: Network, lr: float, steps_per_epoch: int) -> Optimiser:
@@ -38,9 +37,10 @@ def torch_dense(n_in: int, n_out: int) -> Dense:
 # ---- mlp-leaky ---------------------------------------------------------------------------------
 
 
-def leaky_generator(pixel_means: Any) -> Sequential:
+def leaky_generator(pixel_means: Any, labels: Labels) -> Sequential:
     return Sequential(
-        torch_dense(100, 128),
+        *labels.layers(),
+        torch_dense(100 + labels.width, 128),
         LeakyReLU(0.2),
         torch_dense(128, 256),
         LeakyReLU(0.2),
@@ -52,10 +52,11 @@ def leaky_generator(pixel_means: Any) -> Sequential:
     )
 
 
-def leaky_discriminator() -> Sequential:
+def leaky_discriminator(labels: Labels) -> Sequential:
     return Sequential(
         Flatten(),
-        torch_dense(784, 512),
+        *labels.layers(),
+        torch_dense(784 + labels.width, 512),
         LeakyReLU(0.2),
         torch_dense(512, 256),
         LeakyReLU(0.2),
@@ -63,8 +64,8 @@ def leaky_discriminator() -> Sequential:
     )
 
 
-def leaky_bn_generator(pixel_means: Any) -> Sequential:
-    layers: list[Layer] = [torch_dense(100, 128), LeakyReLU(0.2)]
+def leaky_bn_generator(pixel_means: Any, labels: Labels) -> Sequential:
+    layers = [*labels.layers(), torch_dense(100 + labels.width, 128), LeakyReLU(0.2)]
     for n_in, n_out in [(128, 256), (256, 512), (512, 1024)]:
         layers += [torch_dense(n_in, n_out), BatchNorm(n_out, momentum=0.9), LeakyReLU(0.2)]
     return Sequential(*layers, torch_dense(1024, 784), Tanh(), Reshape(28, 28, 1))
@@ -98,9 +99,9 @@ MLP_LEAKY_BN = replace(
 # ---- mlp-batchnorm -----------------------------------------------------------------------------
 
 
-def batchnorm_generator(pixel_means: Any) -> Sequential:
-    layers: list[Layer] = []
-    for n_in, n_out in [(100, 256), (256, 512), (512, 1024)]:
+def batchnorm_generator(pixel_means: Any, labels: Labels) -> Sequential:
+    layers = labels.layers()
+    for n_in, n_out in [(100 + labels.width, 256), (256, 512), (512, 1024)]:
         layers += [
             Dense(n_in, n_out),
             LeakyReLU(0.2),
@@ -109,10 +110,11 @@ def batchnorm_generator(pixel_means: Any) -> Sequential:
     return Sequential(*layers, Dense(1024, 784), Tanh(), Reshape(28, 28, 1))
 
 
-def batchnorm_discriminator() -> Sequential:
+def batchnorm_discriminator(labels: Labels) -> Sequential:
     return Sequential(
         Flatten(),
-        Dense(784, 512),
+        *labels.layers(),
+        Dense(784 + labels.width, 512),
         LeakyReLU(0.2),
         Dense(512, 256),
         LeakyReLU(0.2),
@@ -141,10 +143,11 @@ MLP_BATCHNORM = Preset(
 # ---- goodfellow2014 ----------------------------------------------------------------------------
 
 
-def goodfellow_generator(pixel_means: Any) -> Sequential:
+def goodfellow_generator(pixel_means: Any, labels: Labels) -> Sequential:
     start = {} if pixel_means is None else {"b": output_bias(pixel_means, "sigmoid")}
     return Sequential(
-        Dense(100, 1200, W=uniform(0.05)),
+        *labels.layers(),
+        Dense(100 + labels.width, 1200, W=uniform(0.05)),
         ReLU(),
         Dense(1200, 1200, W=uniform(0.05)),
         ReLU(),
@@ -154,11 +157,12 @@ def goodfellow_generator(pixel_means: Any) -> Sequential:
     )
 
 
-def goodfellow_discriminator() -> Sequential:
+def goodfellow_discriminator(labels: Labels) -> Sequential:
     return Sequential(
         Flatten(),
         Dropout(keep=0.8),
-        Maxout(784, units=240, pieces=5, W=uniform(0.005)),
+        *labels.layers(),
+        Maxout(784 + labels.width, units=240, pieces=5, W=uniform(0.005)),
         Dropout(keep=0.5),
         Maxout(240, units=240, pieces=5, W=uniform(0.005)),
         Dropout(keep=0.5),

@@ -3,7 +3,16 @@
 from tinygan.run.arguments import one_line_errors
 from tinygan.run.loop import Run
 from tinygan.run.manifest import make_manifest
-from tinygan.run.open import open_run
+from tinygan.run.open import load_images, make_game, open_run
 from tinygan.run.options import Options, parse_options
 
-__all__ = ["Options", "Run", "make_manifest", "one_line_errors", "open_run", "parse_options"]
+__all__ = [
+    "Options",
+    "Run",
+    "load_images",
+    "make_game",
+    "make_manifest",
+    "one_line_errors",
+    "open_run",
+    "parse_options",
+]

@@ -15,34 +15,84 @@ from tinygan.backend import get_backend
 from tinygan.errors import OptionError
 from tinygan.nn import Network
 from tinygan.presets import PRESETS
+from tinygan.run.agreement import evaluate_agreement
 from tinygan.run.atomic import write_bytes
 from tinygan.run.checkpoint import list_checkpoints
 from tinygan.run.evaluate import append_result, describe, evaluate_parzen, read_results
+from tinygan.run.export import describe_player, to_safetensors
 from tinygan.run.folder import RunFolder
 from tinygan.run.metrics_file import METRICS, read_metrics
 from tinygan.run.pictures import write_grid
-from tinygan.run.rebuild import load_generator
+from tinygan.run.rebuild import Generator, in_words, load_generator, load_player
 
 
 def sample(given: argparse.Namespace) -> None:
-    """Draw images from G into a .npz (`samples`, float32 NHWC) or a .png (a grid)."""
+    """Draw images from G into a .npz (`samples`, float32 NHWC) or a .png (a grid).
+
+    From a conditional G, the .npz also holds `labels` (int64), those that were asked for.
+    """
     out: Path = given.out or given.run / "generated.npz"
     if out.suffix not in (".npz", ".png"):
         raise OptionError(f"--out {out}: expected a name that ends in .npz or .png")
     generator = load_generator(given.run, given.checkpoint, given.backend, given.average_from)
-    images = generator.samples(given.n, given.seed)
+    labels = generator.labels(given.n, _asked(given.labels))
+    images = generator.samples(given.n, given.seed, labels)
     low, high = generator.preset.value_range
     if out.suffix == ".png":
-        columns = math.ceil(math.sqrt(given.n))
-        grid = (math.ceil(given.n / columns), columns)
-        write_grid(out, images, grid, (low, high))
+        write_grid(out, images, _grid(given.n, generator, given.labels), (low, high))
     else:
         content = io.BytesIO()
-        np.savez(content, samples=images, value_range=np.array([low, high], np.float32))
+        about: dict[str, Any] = {"value_range": np.array([low, high], np.float32)}
+        if labels is not None:
+            about["labels"] = labels
+        np.savez(content, samples=images, **about)
         write_bytes(out, content.getvalue())
     print(
         f"{out}: {given.n} images {images.shape[1:]} in [{low:g}, {high:g}] from "
-        f"{generator.describe()}, seed {given.seed}"
+        f"{generator.describe()}, seed {given.seed}{_of_labels(labels)}"
+    )
+
+
+def _asked(words: str | None) -> list[int] | None:
+    """--labels: "balanced" (every class in turn) is None, "0,1,2" those, in turn."""
+    if words is None:
+        return None
+    if words == "balanced":
+        return []
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        raise OptionError(
+            f"--labels: expected balanced, or labels such as 0,1,2, given {words!r}"
+        ) from None
+
+
+def _of_labels(labels: np.ndarray | None) -> str:
+    if labels is None:
+        return ""
+    return f", labels {', '.join(map(str, np.unique(labels)))}"
+
+
+def _grid(n: int, generator: Generator, words: str | None) -> tuple[int, int]:
+    """Rows and columns for n images: as good as square, or a column for each label asked for."""
+    classes = len(_asked(words) or range(generator.preset.labels.classes))
+    columns = classes if 1 < classes <= n else math.ceil(math.sqrt(n))
+    return math.ceil(n / columns), columns
+
+
+def export(given: argparse.Namespace) -> None:
+    """Write a player's tensors, and what they are, for other libraries."""
+    if given.to.suffix != ".safetensors":
+        raise OptionError(f"--to {given.to}: expected a name that ends in .safetensors")
+    player = load_player(
+        given.run, given.player, given.checkpoint, given.backend, given.average_from
+    )
+    tensors, about = describe_player(player)
+    write_bytes(given.to, to_safetensors(tensors, about))
+    count = player.network.parameter_count
+    print(
+        f"{given.to}: {given.player} of {player.preset.name}, {in_words(player.steps)}: "
+        f"{len(tensors)} tensors, {count:,} parameters"
     )
 
 
@@ -55,7 +105,9 @@ def info(given: argparse.Namespace) -> None:
     show("run", given.run)
     show("preset", f"{manifest.get('preset')} ({recipe.get('source', 'unknown source')})")
     show("data", f"{data.get('images')} images {data.get('shape')} of {data.get('name')}")
-    names = ("batch_size", "k", "order", "objective", "loss", "lr", "seed")
+    names = ("batch_size", "k", "order", "objective", "loss", "lr", "conditional", "seed")
+    if options.get("conditional"):
+        show("labels", f"asked for and judged by, {options['conditional']}")
     show("options", ", ".join(f"{name.replace('_', ' ')} {options.get(name)}" for name in names))
     show("backend", f"{backend.get('name')}, {backend.get('dtype')}, {backend.get('device')}")
     show("versions", ", ".join(f"{k} {v}" for k, v in manifest["versions"].items()))
@@ -84,25 +136,29 @@ def show(name: str, value: object) -> None:
 
 def presets(given: argparse.Namespace) -> None:
     """One line for each preset: name, parameters of G and D, what it is, where it comes from."""
-    print(f"{'preset':<15} {'G':>10} {'D':>10}  recipe (source)")
+    print(f"{'preset':<17} {'G':>10} {'D':>10}  recipe (source)")
     backend = get_backend("numpy")
     for preset in PRESETS.values():
-        G = Network(preset.generator(None), (preset.latent,), backend, "G")
-        D = Network(preset.discriminator(), G.output_shape, backend, "D")
+        G = Network(preset.generator(None, preset.labels), (preset.latent,), backend, "G")
+        D = Network(preset.discriminator(preset.labels), G.output_shape, backend, "D")
         counts = f"{G.parameter_count:>10,} {D.parameter_count:>10,}"
-        print(f"{preset.name:<15} {counts}  {preset.summary} ({preset.source})")
+        print(f"{preset.name:<17} {counts}  {preset.summary} ({preset.source})")
 
 
 def evaluate(given: argparse.Namespace) -> None:
     """Measure a run and keep the figure in its evaluation.json."""
     place = RunFolder(given.run)
     read_results(place.evaluation)  # rather now than after the work
+    if given.metric != "parzen" and given.split is not None:
+        raise OptionError("--split goes with --metric parzen")
     generator = load_generator(given.run, given.checkpoint, given.backend, given.average_from)
-    measures: dict[str, Any] = {"parzen": evaluate_parzen}
-    result = measures[given.metric](generator, given.split, given.data_dir, given.seed)
+    if given.metric == "agreement":
+        result = evaluate_agreement(generator, given.data_dir, given.seed)
+    else:
+        result = evaluate_parzen(generator, given.split or "test", given.data_dir, given.seed)
     append_result(place.evaluation, result)
     print(describe(result))
-    if result["validation_was_trained_on"]:
+    if result.get("validation_was_trained_on"):
         print(
             "note: this run trained on the images that sigma was chosen on "
             "(goodfellow2014 holds them out)",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygan.data import load_dataset
+from tinygan.data import Dataset, load_dataset
 from tinygan.errors import OptionError
 from tinygan.metrics import parzen
 from tinygan.run.atomic import write_json
@@ -30,16 +30,10 @@ def evaluate_parzen(
     of the last 10 000 of the training set; mean ± standard error in nats over all test images, or
     (`split` = "validation") over the 9 000 other validation images: for choosing a checkpoint.
     """
-    data = str(generator.manifest["options"]["data"])
-    recorded = generator.manifest["options"].get("data_dir")
-    if data_dir is None and recorded is not None and Path(recorded).is_dir():
-        data_dir = Path(recorded)
-    train = load_dataset(data, "train", data_dir)
-    seen = train.first(generator.preset.train_images)
-    check_data(generator.manifest["data"], describe_data(seen))  # else the figure means nothing
+    train, test = load_splits(generator, data_dir)
     held_out = train.images[-VALIDATION:]
     for_sigma, rest = _flat(held_out[:SIGMA_POINTS]), held_out[SIGMA_POINTS:]
-    points = rest if split == "validation" else load_dataset(data, "test", data_dir).images
+    points = rest if split == "validation" else test.images
     low, high = generator.preset.value_range
     samples = (generator.samples(SAMPLES, seed) - low) / (high - low)
     score = parzen(samples.reshape(len(samples), -1), for_sigma, _flat(points))
@@ -60,6 +54,22 @@ def evaluate_parzen(
     }
 
 
+def load_splits(generator: Generator, data_dir: Path | None = None) -> tuple[Dataset, Dataset]:
+    """The training and the test set of a run, all of it, at the size that its G draws.
+
+    Raises DataError when the training images are not those that the run was started with.
+    """
+    options, preset = generator.manifest["options"], generator.preset
+    recorded = options.get("data_dir")
+    if data_dir is None and recorded is not None and Path(recorded).is_dir():
+        data_dir = Path(recorded)
+    name = str(options["data"])
+    train = load_dataset(name, "train", data_dir).padded(preset.image_size)
+    seen = train.first(preset.train_images)
+    check_data(generator.manifest["data"], describe_data(seen))  # else the figure means nothing
+    return train, load_dataset(name, "test", data_dir).padded(preset.image_size)
+
+
 def _flat(images: np.ndarray) -> np.ndarray:
     """uint8 (N, H, W, C) as float32 (N, D) in [0, 1]."""
     flat: np.ndarray = images.reshape(len(images), -1).astype(np.float32)
@@ -70,11 +80,29 @@ def _flat(images: np.ndarray) -> np.ndarray:
 def describe(result: dict[str, Any]) -> str:
     """One line for one result."""
     which = result.get("weights", f"checkpoint {result['step']}")
+    if result.get("metric") == "agreement":
+        each = " ".join(f"{100 * share:.1f}" for share in result["each_label"])
+        return (
+            f"a classifier sees the label asked for in {100 * result['agreement']:.2f} % of "
+            f"{result['samples']} samples (label by label: {each}); it is right in "
+            f"{100 * result['classifier_accuracy']:.2f} % of {result['test_images']} real "
+            f"{result['data']} test images ({which})"
+        )
     return (
         f"Parzen log-likelihood of {result['points']} {result['data']} {result['split']} images: "
         f"{result['mean']:.1f} ± {result['standard_error']:.1f} nats (sigma {result['sigma']:.4g}, "
         f"{result['samples']} samples, {which})"
     )
+
+
+# What `describe` reads of a result, by its metric.
+NEEDED = {
+    "parzen": {"points", "data", "split", "mean", "standard_error", "sigma", "samples", "step"},
+    "agreement": {
+        *("agreement", "each_label", "samples", "classifier_accuracy", "test_images"),
+        *("data", "step"),
+    },
+}
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -85,12 +113,16 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         return []
     except (OSError, ValueError) as problem:
         raise OptionError(f"cannot read {path}: {problem}; move it away") from problem
-    needed = {"points", "data", "split", "mean", "standard_error", "sigma", "samples", "step"}
-    if not isinstance(results, list) or any(
-        not isinstance(result, dict) or not needed <= result.keys() for result in results
-    ):
+    if not isinstance(results, list) or not all(map(_is_result, results)):
         raise OptionError(f"{path} is not a list of results: move it away")
     return results
+
+
+def _is_result(result: object) -> bool:
+    if not isinstance(result, dict):
+        return False
+    needed = NEEDED.get(str(result.get("metric", "parzen")))
+    return needed is not None and needed <= result.keys()
 
 
 def append_result(path: Path, result: dict[str, Any]) -> None:

@@ -54,6 +54,10 @@ class RunFolder:
         return self.path / "samples.gif"
 
     @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
     def evaluation(self) -> Path:
         return self.path / "evaluation.json"
 

@@ -21,6 +21,7 @@ from tinygan.run.interrupt import StopSignals
 from tinygan.run.metrics_file import MetricsFile, read_metrics
 from tinygan.run.pictures import write_animation, write_grid
 from tinygan.run.progress import Progress
+from tinygan.run.tensorboard import EventFiles
 
 CURVES_EVERY_SECONDS = 60.0  # losses.png is drawn anew at a checkpoint, but no more often
 
@@ -36,6 +37,7 @@ class Run:
     metrics         reads d_loss, g_loss, d_real, d_fake, acc_real, acc_fake of the step just made
     sample          images of a fixed noise batch: float (N, H, W, C) in `value_range`
     diagnose        words for the first non-finite value in the networks, or None
+    tensorboard     also write event files; `histograms` are arrays whose spread they show
     keep_last       how many of the newest checkpoints are kept, besides every `keep_every`-th step
     resume          go on in `folder` from its newest checkpoint, or from the one of `from_step`
 
@@ -65,6 +67,8 @@ class Run:
         resume: bool = False,
         from_step: int | None = None,
         progress: bool = True,
+        tensorboard: bool = False,
+        histograms: Callable[[], Mapping[str, np.ndarray]] = dict,
     ) -> None:
         self.folder = RunFolder(Path(folder))
         self.manifest = manifest
@@ -83,6 +87,8 @@ class Run:
         self._csv = MetricsFile(self.folder.metrics)
         self._lock = FolderLock(self.folder.path)
         self._curves_drawn = -math.inf
+        self._histograms = histograms
+        self._events = EventFiles(self.folder.tensorboard) if tensorboard else None
         if not resume:
             self.folder.refuse_used()
             self.folder.create()
@@ -124,6 +130,8 @@ class Run:
         finally:
             bar.close()
             self._csv.close()
+            if self._events:
+                self._events.close()
             self._lock.release()
             signals.restore()
         if step < self.total_steps:
@@ -146,11 +154,15 @@ class Run:
         checkpoints.clean(self.folder.checkpoints)
         if self.start == 0 and not checkpoints.list_checkpoints(self.folder.checkpoints):
             self._csv.start()
+            if self._events:
+                self._events.open(0)
             self._write_samples(0)
             self._checkpoint(0)  # a run that is killed early can be resumed, too
             return
         checkpoints.set_aside_later(self.folder.checkpoints, self.start)
         self._csv.rewind(self.start, self._log_due)
+        if self._events:
+            self._events.open(self.start + 1)
         self.folder.write_manifest(self.manifest)  # --steps may have changed
 
     def _greet(self) -> None:
@@ -164,6 +176,8 @@ class Run:
             epoch, values = self._epoch(step), dict(self._metrics())
             self._check_finite(step, values)
             self._csv.append(step, epoch, values)
+            if self._events:
+                self._events.scalars(step, values)
             bar.show(step, epoch, values)
         drawing = step % self._sample_every == 0 or last
         saving = step % self._checkpoint_every == 0 or last or stopping
@@ -203,10 +217,16 @@ class Run:
         )
 
     def _write_samples(self, step: int) -> None:
-        write_grid(self.folder.sample(step), self._sample(), self._grid, self._value_range)
+        images = self._sample()
+        picture = write_grid(self.folder.sample(step), images, self._grid, self._value_range)
+        if self._events:
+            self._events.grid(step, picture)
+            self._events.histograms(step, self._histograms())
 
     def _checkpoint(self, step: int) -> None:
         self._csv.sync()
+        if self._events:
+            self._events.flush()
         about = {"preset": self.manifest.get("preset"), "versions": self.manifest.get("versions")}
         try:
             checkpoints.save_checkpoint(self.folder.checkpoints, step, self._parts, about)

@@ -1,28 +1,80 @@
-"""From the options of a command line to an open run folder."""
+"""From the options of a command line to data, a game and an open run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 
 import numpy as np
 
-from tinygan.gan import Game
-from tinygan.run.checkpoint import Stateful
-from tinygan.run.folder import Manifest
+from tinygan.backend import Array
+from tinygan.data import Dataset, Minibatches, load_dataset
+from tinygan.gan import Game, make_objective
+from tinygan.nn import Network
+from tinygan.noise import Noise
+from tinygan.optim import Optimiser
+from tinygan.presets import Preset
 from tinygan.run.loop import Run, say
+from tinygan.run.manifest import make_manifest
 from tinygan.run.options import Options
 
 
+def load_images(options: Options) -> Dataset:
+    """The training images that the options ask for, as many and as large as the preset has them."""
+    data = load_dataset(options.data, "train", options.data_dir)
+    return data.first(options.preset.train_images).padded(options.preset.image_size)
+
+
+def make_game(recipe: Preset, G: Network, D: Network, data: Dataset, noise: Noise) -> Game:
+    """What the players want, and what they are shown, as the recipe says."""
+    objective = make_objective(
+        recipe.objective,
+        recipe.loss,
+        recipe.halved,
+        flipped=recipe.flipped,
+        label_noise=recipe.label_noise,
+    )
+    told = recipe.labels.classes > 0
+    sample = Minibatches(
+        data.images,
+        recipe.batch_size,
+        noise,
+        recipe.value_range,
+        recipe.k,
+        recipe.replacement,
+        reach=G.body.reach,
+        labels=data.labels if told else None,
+        classes=recipe.labels.classes if told else None,
+    )
+
+    def draw_noise() -> Array:
+        return recipe.draw_latent(noise, "z", recipe.batch_size)
+
+    def draw_labels() -> Array:
+        return recipe.draw_labels(noise, "labels", recipe.batch_size)
+
+    return Game(
+        G,
+        D,
+        objective,
+        draw_noise,
+        sample,
+        noise,
+        draw_labels=draw_labels if told else None,
+        labels_of_x=sample.labels if told else None,
+        combined=recipe.combined,
+    )
+
+
 def open_run(
-    options: Options,
-    manifest: Manifest,
-    parts: Mapping[str, Stateful],
-    game: Game,
-    sample: Callable[[], np.ndarray],
-    images: int,
+    options: Options, data: Dataset, game: Game, G_optimiser: Optimiser, D_optimiser: Optimiser
 ) -> Run:
-    """The run that `options` ask for, new or resumed, over `images` training images."""
-    preset = options.preset
+    """The run that `options` ask for, new or resumed, on `data`.
+
+    Raises DataError or OptionError when a resumed run was started on other images or elsewhere.
+    """
+    preset, images = options.preset, len(data)
+    manifest = make_manifest(options, game.G.backend, data)
     if options.data == "auto" and manifest["options"]["data"] == "strokes":
         say(
             "NO MNIST HERE AND NO MIRROR ANSWERS: training on digits drawn from strokes instead "
@@ -31,20 +83,51 @@ def open_run(
     return Run(
         options.folder,
         manifest,
-        parts,
+        parts={
+            "G": game.G,
+            "D": game.D,
+            "G_optimiser": G_optimiser,
+            "D_optimiser": D_optimiser,
+        },
         total_steps=options.total_steps(images),
         steps_per_epoch=options.steps_per_epoch(images),
         images_per_step=preset.batch_size * preset.k,
         value_range=preset.value_range,
         grid=preset.grid,
         metrics=game.metrics,
-        sample=sample,
+        sample=grid_sampler(preset, game.G, game.noise),
         diagnose=game.first_nonfinite,
-        sample_every=options.sample_every,
-        checkpoint_every=options.checkpoint_every,
+        sample_every=options.steps_between("sample", images),
+        checkpoint_every=options.steps_between("checkpoint", images),
         log_every=options.log_every,
         keep_last=options.keep_last,
         keep_every=options.keep_every,
         resume=options.resume,
         from_step=options.from_step,
+        tensorboard=options.tensorboard,
+        histograms=lambda: _spread(game),
     )
+
+
+def grid_sampler(preset: Preset, G: Network, noise: Noise) -> Callable[[], np.ndarray]:
+    """A function that shows a fixed batch of noise, again and again, in evaluation mode.
+
+    With labels, every column of the grid is one class.
+    """
+    z = preset.draw_latent(noise.at(step=0), "sample grid", math.prod(preset.grid))
+    look = G.cache("look", train=False)
+    if preset.labels.classes:
+        look.condition = preset.grid_labels(G.backend)
+    return lambda: G.backend.to_host(G.forward(z, look))
+
+
+def _spread(game: Game) -> dict[str, np.ndarray]:
+    """The weights of both players by name and, once D has judged, its logits."""
+    arrays = {}
+    for net in (game.G, game.D):
+        for name, view in net.named_parameters().items():
+            arrays[f"{net.name}/{name}"] = net.backend.to_host(view)
+    for name in ("real_logits", "fake_logits"):
+        if hasattr(game, name):
+            arrays[f"logits/{name[:4]}"] = game.D.backend.to_host(getattr(game, name))
+    return arrays

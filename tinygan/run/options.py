@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tinygan.errors import DataError, OptionError
-from tinygan.presets import Preset
+from tinygan.presets import Labels, Preset
 from tinygan.run.arguments import OneLineParser, one_line_errors, one_of, positive, whole
 from tinygan.run.folder import Manifest, RunFolder
 
@@ -26,12 +26,16 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "data": "mnist",
     "data_dir": None,
+    "conditional": None,
     "sample_every": 200,
     "checkpoint_every": 1000,
     "log_every": 10,
     "keep_last": 3,
     "keep_every": None,
+    "tensorboard": False,
 }
+CONDITIONAL = {"one-hot": Labels(10), "embedding": Labels(10, 50)}  # the digits
+YOUNGER: dict[str, Any] = {"conditional": None, "tensorboard": False}  # than some run folders
 OF_THE_PRESET = (
     "batch_size",
     "prior",
@@ -42,7 +46,15 @@ OF_THE_PRESET = (
     "lr",
 )  # fields an option overrides
 LENGTH = ("steps", "epochs")
-MAY_CHANGE = (*LENGTH, "sample_every", "checkpoint_every", "keep_last", "keep_every", "data_dir")
+MAY_CHANGE = (
+    *LENGTH,
+    "sample_every",
+    "checkpoint_every",
+    "keep_last",
+    "keep_every",
+    "data_dir",
+    "tensorboard",
+)
 
 
 @dataclass(frozen=True)
@@ -55,13 +67,15 @@ class Options:
     seed: int
     data: str
     data_dir: Path | None
+    conditional: str | None
     steps: int | None
     epochs: int | None
-    sample_every: int
-    checkpoint_every: int
+    sample_every: int | None  # None: as the preset says, in epochs
+    checkpoint_every: int | None
     log_every: int
     keep_last: int
     keep_every: int | None
+    tensorboard: bool
     folder: Path
     resume: bool = False
     from_step: int | None = None
@@ -93,6 +107,13 @@ class Options:
         if self.steps is None:
             raise OptionError(f"preset {self.preset.name} has no length: give --steps or --epochs")
         return self.steps
+
+    def steps_between(self, what: str, images: int) -> int:
+        """Steps from one "sample" grid, or "checkpoint", to the next."""
+        steps, epochs = getattr(self, f"{what}_every"), getattr(self.preset, f"{what}_every_epochs")
+        if steps is None and epochs is not None:
+            return int(epochs) * self.steps_per_epoch(images)
+        return int(steps or DEFAULTS[f"{what}_every"])
 
 
 def parse_options(
@@ -136,6 +157,13 @@ def _parser(description: str | None, presets: Mapping[str, Preset]) -> argparse.
     add("--loss", choices=("probabilities", "logits"), help="the form of the cross entropy")
     add("--lr", type=positive, metavar="LR", help="learning rate of both players")
     add("--seed", type=whole(0, 2**64 - 1), metavar="S", help="all randomness (default: 0)")
+    add(
+        "--conditional",
+        nargs="?",
+        const="one-hot",
+        choices=tuple(CONDITIONAL),
+        help="tell both players the digit, one-hot or as a learned vector",
+    )
     add("--prior", choices=("normal", "uniform"), help="of z, both with variance 1")
     add("--data", choices=("mnist", "strokes", "auto"), help=DATA_HELP)
     add("--data-dir", type=Path, metavar="DIR", help="folder that holds the idx files")
@@ -147,6 +175,11 @@ def _parser(description: str | None, presets: Mapping[str, Preset]) -> argparse.
     add("--log-every", type=whole(1), metavar="N", help="steps between rows of metrics.csv")
     add("--keep-last", type=whole(1), metavar="K", help="newest checkpoints kept (default: 3)")
     add("--keep-every", type=whole(1), metavar="M", help="keep each M-th step's checkpoint, too")
+    add(
+        "--tensorboard",
+        action=argparse.BooleanOptionalAction,
+        help="write event files for TensorBoard into the run folder",
+    )
     return parser
 
 
@@ -161,9 +194,13 @@ def _new(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
 
 def _suggested(preset: Preset) -> dict[str, Any]:
     """How often a preset's source samples and saves, where the preset says so."""
-    names = ("sample_every", "checkpoint_every", "keep_every")
+    names = ("sample_every", "checkpoint_every", "log_every", "keep_last", "keep_every")
     said = {name: getattr(preset, name) for name in names}
-    return {name: value for name, value in said.items() if value is not None}
+    said = {name: value for name, value in said.items() if value is not None}
+    for name in ("sample_every", "checkpoint_every"):
+        if getattr(preset, f"{name}_epochs") is not None:
+            said[name] = None
+    return said
 
 
 def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
@@ -177,9 +214,10 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
             continue  # it stays on the recorded one
         if name in recorded and name not in MAY_CHANGE and value != recorded[name]:
             option = "--" + name.replace("_", "-")
+            has = f"{option} {recorded[name]}" if recorded[name] is not None else f"no {option}"
             raise OptionError(
-                f"{option} {value} conflicts with the run in {folder}, which has "
-                f"{option} {recorded[name]}: leave it out, or start a new run"
+                f"{option} {value} conflicts with the run in {folder}, which has {has}: "
+                "leave it out, or start a new run"
             )
     if given.keys() & set(LENGTH):
         recorded = {**recorded, "steps": None, "epochs": None}
@@ -200,20 +238,29 @@ def _recorded(
     """The options in a run.json, checked as a command line is: somebody may have edited them."""
     words = []
     for name, value in options.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}={value}"]
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words += [f"--{option}" if value else f"--no-{option}"]
+        elif value is not None:
+            words += [f"--{option}={value}"]
     try:
         given = vars(_parser(None, presets).parse_args(words))
     except OptionError as problem:
         raise OptionError(f"{folder}/run.json cannot be resumed: {problem}") from None
     if missing := {"preset", "backend"} - given.keys():
         raise OptionError(f"{folder}/run.json cannot be resumed: it has no {missing.pop()}")
-    return {**dict.fromkeys(options), **given}
+    return {**YOUNGER, **dict.fromkeys(options), **given}
 
 
 def overridden(preset: Preset, values: Mapping[str, Any]) -> Preset:
     """The preset with the fields that `values`, options of a command line or run.json, override."""
-    return dataclasses.replace(preset, **{n: values[n] for n in OF_THE_PRESET if n in values})
+    fields = {name: values[name] for name in OF_THE_PRESET if name in values}
+    if (kind := values.get("conditional")) is not None:
+        if kind not in CONDITIONAL:
+            raise OptionError(f"conditional {kind!r} is not one of {', '.join(CONDITIONAL)}")
+        labels = CONDITIONAL[kind]
+        fields |= {"labels": labels, "grid": (preset.grid[0], labels.classes)}
+    return dataclasses.replace(preset, **fields)
 
 
 def _options(preset: Preset, values: Mapping[str, Any], **rest: Any) -> Options:

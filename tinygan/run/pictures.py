@@ -41,12 +41,13 @@ def tile(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def write_grid(
     path: Path, images: np.ndarray, grid: tuple[int, int], value_range: tuple[float, float]
-) -> None:
-    """Write float images (N, H, W, C) in `value_range` as one PNG, atomically."""
+) -> np.ndarray:
+    """Write float images (N, H, W, C) in `value_range` as one PNG, atomically; the picture."""
     picture = tile(to_bytes(images, value_range), grid)
     content = io.BytesIO()
     Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(content, "PNG")
     write_bytes(path, content.getvalue())
+    return picture
 
 
 def write_animation(folder: Path, path: Path) -> int:

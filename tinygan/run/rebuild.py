@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from tinygan.backend import get_backend
 from tinygan.errors import OptionError
 from tinygan.nn import Network
+from tinygan.nn.layer import Shape
 from tinygan.noise import Noise
 from tinygan.presets import Preset, get_preset
 from tinygan.run.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_checkpoint
@@ -31,6 +33,22 @@ def load_run(folder: Path, step: int | None = None) -> tuple[Manifest, Checkpoin
     return manifest, newest_checkpoint(place.checkpoints, step)
 
 
+class Player(NamedTuple):
+    """G or D with its weights, and where they are from."""
+
+    network: Network
+    preset: Preset
+    manifest: Manifest
+    steps: tuple[int, ...]  # of the checkpoint, or of those that the weights are the mean of
+
+
+def in_words(steps: tuple[int, ...]) -> str:
+    """Which weights a player has."""
+    if len(steps) > 1:
+        return f"the mean of {len(steps)} checkpoints, {steps[0]} to {steps[-1]}"
+    return f"checkpoint {steps[0]}"
+
+
 @dataclass(frozen=True)
 class Generator:
     """G of one checkpoint, or of the mean over several; `batches` and `samples` let it draw."""
@@ -43,31 +61,54 @@ class Generator:
 
     def describe(self) -> str:
         """Which weights G has, in words."""
-        steps = self.averaged
-        if len(steps) > 1:
-            return f"the mean of {len(steps)} checkpoints, {steps[0]} to {steps[-1]}"
-        return f"checkpoint {self.step}"
+        return in_words(self.averaged or (self.step,))
 
-    def samples(self, n: int, seed: int = 0) -> np.ndarray:
+    def labels(self, n: int, asked: Sequence[int] | None = None) -> np.ndarray | None:
+        """What to ask for: `asked` (none: every class) again and again, int64 (n,).
+
+        None, asked for nothing, of a G without labels. Raises OptionError for labels that G cannot
+        take; an empty `asked` is every class, too, but one that must be possible.
+        """
+        classes = self.preset.labels.classes
+        if not classes:
+            if asked is not None:
+                raise OptionError(
+                    "this run has no labels to ask for: its G was trained without --conditional"
+                )
+            return None
+        for label in asked or ():
+            if not 0 <= label < classes:
+                raise OptionError(f"label {label} is not one of 0 ... {classes - 1}")
+        cycle = np.array(asked or range(classes), np.int64)
+        return np.resize(cycle, n)
+
+    def samples(self, n: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
         """`n` images, float32 (n, H, W, C) in the data's range: a function of (checkpoint, seed).
 
+        `labels` (n,) are asked of a conditional G, every class in turn where none are given.
         BatchNorm uses its running statistics, so that no image depends on its neighbours; the
         first images are the same for every `n`.
         """
         images = np.empty((n, *self.G.output_shape), np.float32)
         start = 0
-        for batch in self.batches(n, seed):
+        for batch in self.batches(n, seed, labels):
             images[start : start + len(batch)] = batch
             start += len(batch)
         return images
 
-    def batches(self, n: int, seed: int = 0) -> Iterator[np.ndarray]:
+    def batches(
+        self, n: int, seed: int = 0, labels: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
         """The same images, at most BATCH at a time."""
-        cache = self.G.cache("sample", train=False)
-        noise = Noise(seed, self.G.backend)
+        cache, backend = self.G.cache("sample", train=False), self.G.backend
+        noise = Noise(seed, backend)
+        labels = self.labels(n) if labels is None else labels
         for number, start in enumerate(range(0, n, BATCH)):
-            z = self.preset.draw_latent(noise.at(step=number), "sample", min(BATCH, n - start))
-            yield self.G.backend.to_host(self.G.forward(z, cache))
+            here = slice(start, min(n, start + BATCH))
+            z = self.preset.draw_latent(noise.at(step=number), "sample", here.stop - start)
+            if labels is not None:
+                cache.condition = backend.from_host(labels[here])
+            yield backend.to_host(self.G.forward(z, cache))
 
 
 def load_generator(
@@ -83,29 +124,45 @@ def load_generator(
     circle is nearer to it than any point of the circle.
     Raises OptionError or CheckpointError, as `load_run`; also when the preset is not known here.
     """
+    G, preset, manifest, steps = load_player(folder, "G", step, backend, average_from)
+    return Generator(G, preset, manifest, steps[-1], () if average_from is None else steps)
+
+
+def load_player(
+    folder: Path,
+    player: str,
+    step: int | None = None,
+    backend: str = "auto",
+    average_from: int | None = None,
+) -> Player:
+    """The `player` called "G" or "D", in the same way."""
     manifest, checkpoint = load_run(folder, step)
     options = manifest["options"]
     preset = overridden(get_preset(str(manifest.get("preset"))), options)
     place = get_backend(backend, options.get("dtype", "float32"))
-    G = Network(preset.generator(None), (preset.latent,), place, "G")
-    load_checkpoint(checkpoint, {"G": G})
+    body = preset.generator(None, preset.labels)
+    shape: Shape = (preset.latent,)
+    if player == "D":
+        shape, body = body.output_shape(shape), preset.discriminator(preset.labels)
+    network = Network(body, shape, place, player)
+    load_checkpoint(checkpoint, {player: network})
     if average_from is None:
-        return Generator(G, preset, manifest, checkpoint.step)
+        return Player(network, preset, manifest, (checkpoint.step,))
     every = list_checkpoints(RunFolder(folder).checkpoints)
     chosen = [c for c in every if average_from <= c.step <= checkpoint.step]
     if not chosen:
         raise OptionError(
             f"{folder}: there is no checkpoint from step {average_from} on to average"
         )
-    _load_mean(G, chosen)
-    return Generator(G, preset, manifest, checkpoint.step, tuple(c.step for c in chosen))
+    _load_mean(network, chosen)
+    return Player(network, preset, manifest, tuple(c.step for c in chosen))
 
 
-def _load_mean(G: Network, chosen: list[Checkpoint]) -> None:
-    """Give G the mean of its weights (and running statistics) over `chosen`, summed in float64."""
+def _load_mean(network: Network, chosen: list[Checkpoint]) -> None:
+    """Give it the mean of its weights (and running statistics) over `chosen`, summed in float64."""
     total: dict[str, np.ndarray] = {}
     for checkpoint in chosen:
-        load_checkpoint(checkpoint, {"G": G})
-        for name, tensor in G.state().items():
+        load_checkpoint(checkpoint, {network.name: network})
+        for name, tensor in network.state().items():
             total[name] = total.get(name, 0.0) + tensor.astype(np.float64)
-    G.load({name: tensor / len(chosen) for name, tensor in total.items()})
+    network.load({name: tensor / len(chosen) for name, tensor in total.items()})
