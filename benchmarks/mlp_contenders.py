@@ -1,5 +1,7 @@
 """One training step of the preset mlp-batchnorm, by tinygan and by PyTorch: the same step.
 
+`Ours` and `differences` serve other presets too.
+
 Algorithm 1 with k = 1: D on a minibatch of images and, apart from it, on a minibatch of fakes; one
 update of D; G through D on fresh noise, without D's weight gradients; one update of G. Noise is
 drawn at every step, the minibatch is gathered from uint8 images by random indices and scaled.
@@ -31,17 +33,29 @@ def images(seed: int) -> np.ndarray:
 class Ours:
     """The game as examples/train_mlp_gan.py puts it together, with the preset's own parts."""
 
-    def __init__(self, batch: int, seed: int, dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        batch: int,
+        seed: int,
+        dtype: str = "float32",
+        preset: str = "mlp-batchnorm",
+        dropout: bool = True,
+    ) -> None:
+        """`dropout=False` leaves D's dropout layers out."""
         from tinygan import Game, Network, Noise, get_backend, make_objective
         from tinygan.data import Minibatches
         from tinygan.gan import ORDERS
+        from tinygan.nn import Dropout, Sequential
         from tinygan.presets import get_preset
 
-        recipe = get_preset("mlp-batchnorm")
+        recipe = get_preset(preset)
         backend = get_backend("numpy", dtype)
         self.noise = noise = Noise(seed, backend)
-        G = Network(recipe.generator(None), (recipe.latent,), backend, "G", noise)
-        D = Network(recipe.discriminator(), (28, 28, 1), backend, "D", noise)
+        G = Network(recipe.generator(None, recipe.labels), (recipe.latent,), backend, "G", noise)
+        judge = recipe.discriminator(recipe.labels)
+        if not dropout:
+            judge = Sequential(*(f for f in judge.layers if not isinstance(f, Dropout)))
+        D = Network(judge, (28, 28, 1), backend, "D", noise)
         self.G_optimiser = recipe.optimiser(G, recipe.lr, IMAGES // batch)
         self.D_optimiser = recipe.optimiser(D, recipe.lr, IMAGES // batch)
         objective = make_objective(recipe.objective, recipe.loss, recipe.halved)
@@ -65,7 +79,7 @@ class Ours:
         self.play(self.game, self.ascend_D, self.descend_G, self.k)
 
 
-def ours(batch: int, seed: int) -> Prepared:
+def ours(batch: int, seed: int, **options: Any) -> Prepared:
     """tinygan on NumPy, float32."""
     import tinygan
     import tinygan.data
@@ -74,7 +88,8 @@ def ours(batch: int, seed: int) -> Prepared:
     after_imports = rss()
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     versions["tinygan"] = tinygan.__version__
-    return Prepared(Ours(batch, seed).step, {"versions": versions, "blas": blas()}, after_imports)
+    step = Ours(batch, seed, **options).step
+    return Prepared(step, {"versions": versions, "blas": blas()}, after_imports)
 
 
 class Theirs:
@@ -122,8 +137,14 @@ class Theirs:
 
     def step(self) -> None:
         self.discriminator_gradient()
-        self.D_optimiser.step()
+        self.ascend_D()
         self.generator_gradient()
+        self.descend_G()
+
+    def ascend_D(self) -> None:
+        self.D_optimiser.step()
+
+    def descend_G(self) -> None:
         self.G_optimiser.step()
 
     def discriminator_gradient(self) -> None:
@@ -132,16 +153,37 @@ class Theirs:
         with self.torch.no_grad():
             fakes = self.run_G(z)
         real_loss = self.bce(self.run_D(x), self.one)
-        self.d_loss = 0.5 * (real_loss + self.bce(self.run_D(fakes), self.zero))
+        d_loss = 0.5 * (real_loss + self.bce(self.run_D(fakes), self.zero))
         self.D_optimiser.zero_grad(set_to_none=True)
-        self.d_loss.backward()
+        d_loss.backward()
+        self.d_loss = d_loss.detach()
 
     def generator_gradient(self) -> None:
         self.D.requires_grad_(False)  # autograd then skips D's weight gradients
-        self.g_loss = self.bce(self.run_D(self.run_G(self.draw_noise())), self.one)
+        g_loss = self.bce(self.run_D(self.run_G(self.draw_noise())), self.one)
         self.G_optimiser.zero_grad(set_to_none=True)
-        self.g_loss.backward()
+        g_loss.backward()
+        self.g_loss = g_loss.detach()
         self.D.requires_grad_(True)
+
+    # ---- for the check: our arrays in its layout -------------------------------------------------
+
+    def its_noise(self, z: np.ndarray) -> Any:
+        return self.torch.from_numpy(z)
+
+    def its_images(self, x: np.ndarray) -> Any:
+        return self.torch.from_numpy(x.reshape(len(x), 784))
+
+    def its_layout(self, layer: Any, name: str, array: np.ndarray) -> np.ndarray:
+        """torch keeps a dense layer's W as (out, in)."""
+        return array.T if name == "W" else array
+
+    def tensors(self, player: str) -> list[np.ndarray]:
+        """The parameters of "D" or "G": live views."""
+        return [p.detach().numpy() for p in getattr(self, player).parameters()]
+
+    def gradients(self, player: str) -> list[np.ndarray]:
+        return [p.grad.numpy().copy() for p in getattr(self, player).parameters()]
 
 
 def theirs(batch: int, seed: int, threads: int, adam: dict[str, bool], compiled: bool) -> Prepared:
@@ -162,19 +204,23 @@ def theirs(batch: int, seed: int, threads: int, adam: dict[str, bool], compiled:
 
 
 def check(batch: int, seed: int, dtype: str, steps: int) -> dict[str, float]:
-    """Run both from the same weights on the same draws; relative differences by name.
+    """Run both from the same weights on the same draws; relative differences by name."""
+    return differences(Ours(batch, seed, dtype), Theirs(batch, seed, {}, False, dtype), steps)
 
-    Losses, gradients and, after `steps` steps, parameters: max |a - b| / max |b| per tensor, the
-    worst tensor's figure.
+
+def differences(a: Ours, b: Any, steps: int) -> dict[str, float]:
+    """The losses, gradients and, after `steps` steps, parameters of `b` against ours.
+
+    max |a - b| / max |b| per tensor, the worst tensor's figure. `b` starts from our weights and
+    sees our noise and our images; it says itself how its layouts follow from ours.
     """
-    a = Ours(batch, seed, dtype)
-    b = Theirs(batch, seed, {}, False, dtype)
     zs, xs = _recorded(a)
-    b.draw_noise = lambda: b.torch.from_numpy(zs.pop(0))  # type: ignore[method-assign]
-    b.sample = lambda: b.torch.from_numpy(xs.pop(0).reshape(batch, 784))  # type: ignore[method-assign]
-    pairs = {"D": (a.game.D, b.D), "G": (a.game.G, b.G)}
-    for net, module in pairs.values():
-        _copy_weights(net.named_parameters(), module, b.torch)
+    b.draw_noise = lambda: b.its_noise(zs.pop(0))
+    b.sample = lambda: b.its_images(xs.pop(0))
+    nets = {"D": a.game.D, "G": a.game.G}
+    for who, net in nets.items():
+        for tensor, array in zip(b.tensors(who), _arrays(net, b), strict=True):
+            tensor[...] = array
     worst: dict[str, float] = {}
 
     def note(what: str, ours: Any, theirs: Any) -> None:
@@ -182,33 +228,32 @@ def check(batch: int, seed: int, dtype: str, steps: int) -> dict[str, float]:
         scale = float(np.abs(theirs).max())
         worst[what] = max(worst.get(what, 0.0), float(np.abs(ours - theirs).max()) / scale)
 
-    gradients: dict[str, list[np.ndarray]] = {}
+    ours: dict[str, list[np.ndarray]] = {}
+    theirs: dict[str, list[np.ndarray]] = {}
 
-    def keep(who: str, update: Callable[[], None]) -> Callable[[], None]:
+    def first(keep: Callable[[], None], update: Callable[[], None]) -> Callable[[], None]:
         def kept_then_updated() -> None:
-            gradients[who] = _in_torch_order(pairs[who][0], "d")
+            keep()
             update()
 
         return kept_then_updated
 
+    a.ascend_D = first(lambda: ours.update(D=_arrays(nets["D"], b, "d")), a.ascend_D)  # type: ignore[method-assign]
+    a.descend_G = first(lambda: ours.update(G=_arrays(nets["G"], b, "d")), a.descend_G)  # type: ignore[method-assign]
+    b.ascend_D = first(lambda: theirs.update(D=b.gradients("D")), b.ascend_D)
+    b.descend_G = first(lambda: theirs.update(G=b.gradients("G")), b.descend_G)
     for _ in range(steps):
-        a.noise.step += 1
-        a.play(a.game, keep("D", a.ascend_D), keep("G", a.descend_G), a.k)
-        b.discriminator_gradient()
-        theirs_D = [p.grad.numpy().copy() for p in b.D.parameters()]
-        b.D_optimiser.step()
-        b.generator_gradient()
-        theirs_G = [p.grad.numpy().copy() for p in b.G.parameters()]
-        b.G_optimiser.step()
-        note("D's loss", a.game.d_loss, b.d_loss.detach())
-        note("G's loss", a.game.g_loss, b.g_loss.detach())
-        for who, theirs_all in (("D", theirs_D), ("G", theirs_G)):
+        a.step()
+        b.step()
+        note("D's loss", a.game.d_loss, b.d_loss)
+        note("G's loss", a.game.g_loss, b.g_loss)
+        for who in nets:
             # one scale for a player: a bias before BatchNorm may have a gradient of nearly 0
-            flat = [np.concatenate([g.ravel() for g in gs]) for gs in (gradients[who], theirs_all)]
+            flat = [np.concatenate([g.ravel() for g in gs]) for gs in (ours[who], theirs[who])]
             note(f"{who}'s gradient", *flat)
-    for who, (net, module) in pairs.items():
-        for ours_p, theirs_p in zip(_in_torch_order(net), module.parameters(), strict=True):
-            note(f"{who}'s parameters", ours_p, theirs_p.detach())
+    for who, net in nets.items():
+        for pair in zip(_arrays(net, b), b.tensors(who), strict=True):
+            note(f"{who}'s parameters", *pair)
     return worst
 
 
@@ -230,19 +275,10 @@ def _recorded(a: Ours) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return zs, xs
 
 
-def _in_torch_order(net: Any, prefix: str = "") -> list[np.ndarray]:
-    """Copies of parameters (prefix "d": gradients); torch keeps a dense layer's W as (out, in)."""
-    arrays = []
-    for _, layer in net.layers():
-        for name in layer.parameters:
-            array = layer.views[prefix + name]
-            arrays.append((array.T if name == "W" else array).copy())
-    return arrays
-
-
-def _copy_weights(named: dict[str, Any], module: Any, torch: Any) -> None:
-    names = list(named)
-    with torch.no_grad():
-        for name, parameter in zip(names, module.parameters(), strict=True):
-            array = named[name]
-            parameter.copy_(torch.from_numpy((array.T if name.endswith("W") else array).copy()))
+def _arrays(net: Any, b: Any, prefix: str = "") -> list[np.ndarray]:
+    """Copies of our parameters (prefix "d": gradients) in the layout of `b`."""
+    return [
+        b.its_layout(layer, name, layer.views[prefix + name]).copy()
+        for _, layer in net.layers()
+        for name in layer.parameters
+    ]
