@@ -183,7 +183,7 @@ def test_batch_norm_over_channels(open_backend, n, c, way):
 def test_batch_norm_takes_its_statistics_over_samples_and_pixels():
     net, site = bound(BatchNorm(3, momentum=0.0), (4, 5, 3))
     x = drawn(0, (6, 4, 5, 3))[0] * 4.0 + 7.0
-    for order in (np.ascontiguousarray, in_images_order, backwards):
+    for order in (np.ascontiguousarray, in_images_order, backwards, channels_first, flipped):
         y = net.forward(order(x), site)
         net.update_statistics(site)
         mean, var = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
@@ -230,6 +230,43 @@ def test_a_transposed_convolution_by_hand():
     net.body.W, net.body.b = np.array([1.0, 10.0, 100.0]).reshape(1, 3, 1, 1), 0.0
     y = net.forward(np.array([1.0, 2.0, 3.0]).reshape(1, 1, 3, 1), site)
     np.testing.assert_array_equal(y.reshape(-1), [1, 10, 102, 20, 203, 30, 300])
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "outputs", "before"),
+    [
+        (28, 5, 2, 14, 1),
+        (7, 5, 2, 4, 2),
+        (7, 5, 1, 7, 2),
+        (5, 2, 2, 3, 0),
+        (6, 3, 2, 3, 0),
+        (5, 4, 1, 5, 1),
+        (5, 2, 3, 2, 0),
+        (2, 1, 5, 1, 0),
+        (6, 5, 3, 2, 1),
+        (1, 5, 1, 1, 2),
+    ],
+)
+def test_same_is_tensorflows(size, kernel, stride, outputs, before):
+    """Outputs and the zeros in front as tf.nn.conv2d documents them, odd zero behind."""
+    g = conv_geometry((size, 9), (kernel, 1), (stride, 1), "SAME")
+    assert (g.output[0], g.before[0]) == (outputs, before)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "expected"),
+    [
+        (7, 5, 2, "SAME", 14),
+        (4, 2, 3, "SAME", 12),
+        (7, 5, 2, "VALID", 17),
+        (4, 2, 3, "VALID", 12),
+        (3, 1, 2, "VALID", 6),
+        (4, 4, 2, 1, 8),
+    ],
+)
+def test_transposed_sizes_are_keras(size, kernel, stride, padding, expected):
+    layer = ConvTranspose2D(1, 1, kernel, stride, padding)
+    assert layer.output_shape((size, size, 1)) == (expected, expected, 1)
 
 
 # ---- the adjoint -------------------------------------------------------------------------------
@@ -315,6 +352,15 @@ def in_images_order(a):
 
 def backwards(a):
     return np.asfortranarray(a)
+
+
+def channels_first(a):
+    return np.ascontiguousarray(a.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
+
+
+def flipped(a):
+    """With negative strides."""
+    return a[::-1, ::-1].copy()[::-1, ::-1]
 
 
 def from_host_in(order, backend, a):

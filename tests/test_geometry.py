@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from conv_cases import conv_options, transposed_options
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from tinygan.backend.geometry import Geometry, conv_geometry, transposed_geometry
 from tinygan.errors import OptionError, ShapeError
+from tinygan.nn import Conv2D, MaxPool2D, UpSample
 
 
 def square(size, kernel, stride, padding):
@@ -197,3 +199,14 @@ def test_an_empty_output_is_refused(size, padding, message):
 def test_an_output_that_is_all_cut_off_is_refused():
     with pytest.raises(ShapeError, match="larger images: its padding cuts everything off"):
         transposed_geometry((1, 1), (3, 3), (1, 1), 2)
+
+
+@pytest.mark.parametrize("kernel", [(3, 4, 5), 2.5, (3, 2.5), "3", None, ()])
+@pytest.mark.parametrize("make", [lambda k: Conv2D(1, 1, k), MaxPool2D, UpSample])
+def test_a_size_is_one_or_two_whole_numbers(make, kernel):
+    with pytest.raises(OptionError, match="expected a whole number or two of them"):
+        make(kernel)
+
+
+def test_numpys_integers_are_whole_numbers():
+    assert Conv2D(1, 1, np.int64(3)).kernel == (3, 3)

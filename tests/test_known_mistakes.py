@@ -1,6 +1,6 @@
 """The mistakes found in public from-scratch GANs: each test fails if its mistake is made here.
 
-(Labels ignored by a conditional G, and up-sampling, wait for the layers they concern; dead
+(Up-sampling is in test_pool.py, labels ignored by G in test_conditional_game.py, dead
 download links are in test_data_mnist.py.)
 """
 

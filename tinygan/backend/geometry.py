@@ -9,6 +9,7 @@ of the output alone says how far the kernel goes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from tinygan.errors import OptionError, ShapeError
@@ -107,6 +108,14 @@ def _size_above(size: int, kernel: int, stride: int, sides: Sides, extra: int) -
     return (size - 1) * stride + kernel - _total(sides) + extra
 
 
+def pair(value: Any) -> Pair:
+    """(H, W) of a number for both axes, or of two; OptionError for anything else."""
+    both = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(both) != 2 or not all(isinstance(each, Integral) for each in both):
+        raise OptionError(f"expected a whole number or two of them, got {value!r}")
+    return int(both[0]), int(both[1])
+
+
 def check_options(
     kernel: Pair,
     stride: Pair,
@@ -141,7 +150,10 @@ def check_options(
 
 def _is_padding(padding: Any) -> bool:
     if isinstance(padding, tuple):
-        return len(padding) == 2 and all(isinstance(p, tuple) and len(p) == 2 for p in padding)
+        return len(padding) == 2 and all(
+            isinstance(sides, tuple) and len(sides) == 2 and all(isinstance(s, int) for s in sides)
+            for sides in padding
+        )
     return isinstance(padding, int) or padding in ("SAME", "VALID")
 
 

@@ -80,8 +80,11 @@ class Backend:
         return self.xp.zeros(shape, self.dtype if dtype is None else dtype)
 
     def empty_like(self, x: Array) -> Array:
-        """An array of x's shape, dtype and order in memory."""
-        return self.xp.empty_like(x)
+        """An array of x's shape and dtype, and of its order in memory if the last axis lies
+        fastest there; else in C order. So `rows` of it is a view."""
+        like = self.xp.empty_like(x)
+        fits = like.shape[-1] == 1 or like.strides[-1] == like.itemsize
+        return like if fits else self.empty(x.shape, x.dtype)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """A buffer for use within one operation, the same memory at every call."""

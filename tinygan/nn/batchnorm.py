@@ -33,7 +33,7 @@ class BatchNorm(Layer):
         y, x_hat, rows = cache.like("y", x), cache.like("x_hat", x), cache.backend.rows
         if cache.train:
             mean, var, inv_std = cache.backend.batch_norm(
-                rows(x), self.gamma, self.beta, self.eps, rows(x_hat), rows(y)
+                rows(x, like=x_hat), self.gamma, self.beta, self.eps, rows(x_hat), rows(y)
             )  # [bn.1], over N, H and W alike  [bn.7]
             stats = cache.new("stats", (3, self.n))
             stats[0], stats[1], stats[2] = mean, var, inv_std

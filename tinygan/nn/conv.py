@@ -13,6 +13,7 @@ from tinygan.backend.geometry import (
     Pair,
     check_options,
     conv_geometry,
+    pair,
     transposed_geometry,
 )
 from tinygan.errors import OptionError, ShapeError
@@ -55,8 +56,8 @@ class Conv2D(Layer):
     ) -> None:
         super().__init__()
         self.c_in, self.c_out, self.padding = c_in, c_out, padding
-        self.kernel, self.stride = _pair(kernel), _pair(stride)
-        self.output_padding = None if output_padding is None else _pair(output_padding)
+        self.kernel, self.stride = pair(kernel), pair(stride)
+        self.output_padding = None if output_padding is None else pair(output_padding)
         self.geometry: Geometry | None = None  # known when a Network tells the size of the images
         try:
             check_options(self.kernel, self.stride, padding, self.output_padding)
@@ -225,7 +226,3 @@ class ConvTranspose2D(Conv2D):
 
     def _add_weight(self, X: Array, DY: Array, cache: Cache) -> None:
         self._plan(cache).add_weight(DY, X, self.dW)  # [convt.5]
-
-
-def _pair(value: int | Pair) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinygan.backend import Array
-from tinygan.backend.geometry import Padding, Pair, check_options, conv_geometry
+from tinygan.backend.geometry import Padding, Pair, check_options, conv_geometry, pair
 from tinygan.errors import OptionError, ShapeError
 from tinygan.nn.cache import Cache
 from tinygan.nn.layer import Layer, Shape
@@ -24,8 +24,8 @@ class MaxPool2D(Layer):
         self, size: int | Pair = 2, stride: int | Pair | None = None, padding: Padding = "VALID"
     ) -> None:
         super().__init__()
-        self.size, self.padding = _pair(size), padding
-        self.stride = self.size if stride is None else _pair(stride)
+        self.size, self.padding = pair(size), padding
+        self.stride = self.size if stride is None else pair(stride)
         try:
             check_options(self.size, self.stride, padding)
         except OptionError as error:
@@ -102,7 +102,7 @@ class UpSample(Layer):
 
     def __init__(self, factor: int | Pair = 2) -> None:
         super().__init__()
-        self.factor = _pair(factor)
+        self.factor = pair(factor)
         if min(self.factor) < 1:
             raise OptionError(f"{self}: the factor must be at least 1")
         # Place by place: those pixels of all blocks.
@@ -149,7 +149,3 @@ class UpSample(Layer):
 
     def __repr__(self) -> str:
         return f"UpSample({self.factor[0]}x{self.factor[1]})"
-
-
-def _pair(value: int | Pair) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
