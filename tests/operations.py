@@ -189,6 +189,11 @@ OPERATIONS = {
     "matmul": Operation(
         lambda v, n, m: (v(n, m), v(m, 3)), lambda b, x, w: (b.matmul(x, w, b.empty((len(x), 3))),)
     ),
+    "matmuls": Operation(
+        lambda v, n, m: (v(5, n, m), v(5, m, 3)),
+        lambda b, x, w: (b.matmuls(x, w, b.empty((5, x.shape[1], 3))),),
+    ),
+    "multiply": _elementwise("multiply", 2),
     "affine": Operation(
         lambda v, n, m: (v(n, m), v(m, 3), v(3)),
         lambda b, x, w, c: (b.affine(x, w, c, b.empty((len(x), 3))),),

@@ -1,4 +1,4 @@
-"""out += a b as one BLAS call, which NumPy's own `matmul` cannot say.
+"""What NumPy cannot say to its BLAS: out += a b as one call, and how many threads to take.
 
 BLAS computes C = αAB + βC; NumPy always passes β = 0, so that accumulating costs a scratch array
 and two more passes over it. This module reaches the sgemm and dgemm of the OpenBLAS inside NumPy's
@@ -71,15 +71,17 @@ def make_gemm_add() -> GemmAdd:
 
     def gemm_add(a: Any, b: Any, out: Any) -> bool:
         routine = routines.get(out.dtype)
-        if routine is None or not (a.dtype == b.dtype == out.dtype) or not out.flags.c_contiguous:
+        if routine is None or not (a.dtype == b.dtype == out.dtype):
             return False
-        at, bt = _layout(a), _layout(b)
+        at, bt, into = _layout(a), _layout(b), _layout(out)
         (m, k), n = a.shape, b.shape[1]
         fits = b.shape[0] == k and out.shape == (m, n) and min(m, n, k) > 1
-        if at is None or bt is None or not fits or not out.flags.writeable:
+        if at is None or bt is None or into is None or not fits or not out.flags.writeable:
+            return False
+        if into[0] != NO_TRANSPOSE:
             return False
         left = at[0], bt[0], m, n, k, 1.0, a.ctypes.data, at[1], b.ctypes.data, bt[1]
-        routine(ROW_MAJOR, *left, 1.0, out.ctypes.data, n)
+        routine(ROW_MAJOR, *left, 1.0, out.ctypes.data, into[1])
         return True
 
     if not all(_works(gemm_add, dtype) for dtype in routines):
@@ -92,3 +94,14 @@ def _works(gemm_add: GemmAdd, dtype: Any) -> bool:
     a, b = np.arange(6, dtype=dtype).reshape(3, 2), np.arange(8, dtype=dtype).reshape(4, 2)
     out = np.ones((3, 4), dtype)
     return gemm_add(a, b.T, out) and bool((out == 1 + a @ b.T).all())
+
+
+def take_threads() -> int:
+    """How many threads OpenBLAS has; it is left with one. 1 where it cannot be asked."""
+    try:
+        library = _library()
+        count = int(library.scipy_openblas_get_num_threads64_())
+        library.scipy_openblas_set_num_threads64_(1)
+    except AttributeError:
+        return 1
+    return count

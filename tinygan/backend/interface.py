@@ -136,6 +136,10 @@ class Backend:
         """out = a b"""
         return self.xp.matmul(a, b, out=out)
 
+    def matmuls(self, a: Array, b: Array, out: Array) -> Array:
+        """out[r] = a[r] b[r], for a (R, m, k), b (R, k, n)"""
+        return self.xp.matmul(a, b, out=out)
+
     def affine(self, x: Array, W: Array, b: Array, out: Array) -> Array:
         """out = x W + b"""
         self.xp.matmul(x, W, out=out)
@@ -170,6 +174,10 @@ class Backend:
         return DirectConvolution(self, geometry, c_in, c_out)
 
     # ---- activations -------------------------------------------------------------------------
+
+    def multiply(self, a: Array, b: Array, out: Array) -> Array:
+        """out = a ⊙ b, for arrays of one shape"""
+        return self.xp.multiply(a, b, out=out)
 
     def leaky_factor(self, x: Array, slope: float, out: Array) -> Array:
         """out = slope where the sign bit of x is set, else 1: the slope of leaky at x, [act.4]."""

@@ -1,12 +1,14 @@
 """NumPy: OpenBLAS products, in-place ufuncs, and the few operations that a CPU does better its way.
 
 Only what measured faster than the plain form of `interface.py` is here; the tests hold the two
-equal.
+equal. Large operations are cut in parts that a team of threads shares (`team.py`).
 """
 
 from __future__ import annotations
 
 import platform
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,12 @@ from tinygan.backend.geometry import Geometry
 from tinygan.backend.interface import Array, Backend
 from tinygan.backend.row_convolution import RowConvolution
 from tinygan.backend.spectral import Lifted, SpectralConvolution, spectral_is_faster
+from tinygan.backend.team import form_team, the_team
 
 # Elements per block of an optimiser's update: the five arrays' blocks stay in a core's L2 cache.
 BLOCK = 1 << 15
+# From here on waking the team (15 µs) pays: multiplications of a product, numbers of an array.
+PRODUCT, ARRAY = 1 << 21, 1 << 16
 
 
 class NumpyBackend(Backend):
@@ -61,17 +66,79 @@ class NumpyBackend(Backend):
 
     def _plan(self, geometry: Geometry, c_in: int, c_out: int) -> Convolution:
         """By transforms where that is estimated to take less time: [spectral.7]."""
+        form_team()
         if spectral_is_faster(geometry, c_in, c_out):
             return SpectralConvolution(self, geometry, c_in, c_out)
         kind = RowConvolution if c_in > FEW else DirectConvolution
         return kind(self, geometry, c_in, c_out)
 
+    # ---- sharing ---------------------------------------------------------------------------------
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        # Every thread has its own, so that the parts of one operation do not meet in it.
+        return super().scratch(f"{name} {threading.get_ident()}", shape, dtype)
+
+    def _share(self, n: int, work: Callable[[slice], Any], large: bool, multiple: int = 1) -> None:
+        """work(part) for parts that make up range(n): one if the work is not `large`."""
+        team = the_team()
+        if not large or team.size == 1 or n < 2 * multiple * team.size:
+            work(slice(0, n))
+            return
+        parts = team.parts(n, multiple)
+        team.share(lambda i: work(parts[i]))
+
+    def _elementwise(self, work: Callable[..., Any], *arrays: Array) -> None:
+        """work(*arrays), part by part along the axis that lies slowest in the first one's memory.
+
+        All arrays have one shape; vectors along the last axis are the business of `work`.
+        """
+        first = arrays[0]
+        if first.size < ARRAY or the_team().size == 1:
+            work(*arrays)
+            return
+        axis = max(range(first.ndim), key=lambda i: abs(first.strides[i]))
+
+        def part(piece: slice) -> None:
+            place = (slice(None),) * axis + (piece,)
+            work(*(a[place] for a in arrays))
+
+        self._share(first.shape[axis], part, large=True)
+
+    # ---- products --------------------------------------------------------------------------------
+
+    def _product(self, a: Array, b: Array, out: Array, product: Callable[..., Any]) -> bool:
+        """product(a, b, out), shared along the longer side of `out`; whether all of it was done."""
+        (m, n), large = out.shape, out.size * a.shape[1] >= PRODUCT
+        if not large or the_team().size == 1:
+            return product(a, b, out) is not False
+        done = []
+
+        def columns(j: slice) -> None:
+            done.append(product(a, b[:, j], out[:, j]))
+
+        def rows(i: slice) -> None:
+            done.append(product(a[i], b, out[i]))
+
+        self._share(max(m, n), columns if n >= m else rows, large, multiple=16)
+        return all(each is not False for each in done)
+
+    def matmul(self, a: Array, b: Array, out: Array) -> Array:
+        self._product(a, b, out, np.matmul)
+        return out
+
+    def matmuls(self, a: Array, b: Array, out: Array) -> Array:
+        def points(r: slice) -> None:
+            np.matmul(a[r], b[r], out=out[r])
+
+        self._share(len(out), points, out.size * a.shape[2] >= PRODUCT)
+        return out
+
     def affine(self, x: Array, W: Array, b: Array, out: Array) -> Array:
         out[...] = b
-        return out if self._gemm_add(x, W, out) else super().affine(x, W, b, out)
+        return out if self._product(x, W, out, self._gemm_add) else super().affine(x, W, b, out)
 
     def matmul_add(self, a: Array, b: Array, out: Array) -> Array:
-        return out if self._gemm_add(a, b, out) else super().matmul_add(a, b, out)
+        return out if self._product(a, b, out, self._gemm_add) else super().matmul_add(a, b, out)
 
     def column_sums(self, x: Array, out: Array) -> Array:
         ones = self._ones(len(x), x.dtype)
@@ -83,21 +150,35 @@ class NumpyBackend(Backend):
             ones = self._scratch[("ones", (n,), dtype)] = np.ones(n, dtype)
         return ones
 
+    # ---- elementwise -----------------------------------------------------------------------------
+
+    def multiply(self, a: Array, b: Array, out: Array) -> Array:
+        self._elementwise(np.multiply, a, b, out)
+        return out
+
     def leaky_factor(self, x: Array, slope: float, out: Array) -> Array:
         # The sign bit, spread over a word, chooses between the bit patterns of 1 and of the slope.
         word, bits = (np.int32, 31) if x.dtype == np.float32 else (np.int64, 63)
         one, low = np.array([1.0, slope], x.dtype).view(word)
-        pattern = out.view(word)
-        np.right_shift(x.view(word), bits, out=pattern)
-        np.bitwise_and(pattern, one ^ low, out=pattern)
-        np.bitwise_xor(pattern, one, out=pattern)
+
+        def part(x: Array, pattern: Array) -> None:
+            np.right_shift(x, bits, out=pattern)
+            np.bitwise_and(pattern, one ^ low, out=pattern)
+            np.bitwise_xor(pattern, one, out=pattern)
+
+        self._elementwise(part, x.view(word), out.view(word))
         return out
 
     def leaky(self, x: Array, slope: float, out: Array) -> Array:
         if not 0.0 <= slope <= 1.0:
             return super().leaky(x, slope, out)
-        np.multiply(x, slope, out=out)  # two plain passes cost half of the factor's three and one
-        return np.maximum(x, out, out=out)
+
+        def part(x: Array, out: Array) -> None:
+            np.multiply(x, slope, out=out)  # two plain passes cost half of the factor's three and
+            np.maximum(x, out, out=out)  # one
+
+        self._elementwise(part, x, out)
+        return out
 
     def dropout_factor(self, words: Array, q: int, out: Array) -> Array:
         # Bytes become factors in two passes: one turns them into the memory order of `out`.
@@ -105,8 +186,76 @@ class NumpyBackend(Backend):
         key = ("dropout", out.shape, out.strides)
         if key not in self._scratch:
             self._scratch[key] = np.empty_like(out, np.bool_)
-        kept = np.less(bits, q, out=self._scratch[key])
-        return np.multiply(kept, out.dtype.type(256.0 / q), out=out)
+        scale = out.dtype.type(256.0 / q)
+
+        def part(out: Array, bits: Array, kept: Array) -> None:
+            np.less(bits, q, out=kept)
+            np.multiply(kept, scale, out=out)
+
+        self._elementwise(part, out, bits, self._scratch[key])
+        return out
+
+    # ---- batch normalisation: x (rows, C) --------------------------------------------------------
+
+    def _sums(self, work: Callable[[slice], tuple[Array, ...]], x: Array) -> tuple[Array, ...]:
+        """Sums over the rows of x, from the sums that work(rows) returns for each part."""
+        found: dict[int, tuple[Array, ...]] = {}
+
+        def part(rows: slice) -> None:
+            found[rows.start] = work(rows)
+
+        self._share(len(x), part, x.size >= ARRAY)
+        parts = [found[start] for start in sorted(found)]  # in one order, whoever came first
+        return tuple(sum(each[1:], each[0]) for each in zip(*parts, strict=True))
+
+    def _summed(self, name: str, x: Array) -> Array:
+        return self.column_sums(x, out=self.scratch(name, (x.shape[1],), x.dtype))
+
+    def batch_norm(
+        self, x: Array, gamma: Array, beta: Array, eps: float, x_hat: Array, y: Array
+    ) -> tuple[Array, Array, Array]:
+        n = len(x)
+        (mean,) = self._sums(lambda rows: (self._summed("mean", x[rows]),), x)
+        mean = mean / n
+
+        def centre(rows: slice) -> tuple[Array]:
+            np.subtract(x[rows], mean, out=x_hat[rows])
+            np.multiply(x_hat[rows], x_hat[rows], out=y[rows])
+            return (self._summed("variance", y[rows]),)
+
+        (var,) = self._sums(centre, x)
+        var = var / n
+        inv_std = 1.0 / np.sqrt(var + eps)
+
+        def scale(rows: slice) -> None:
+            np.multiply(x_hat[rows], inv_std, out=x_hat[rows])
+            np.multiply(x_hat[rows], gamma, out=y[rows])
+            np.add(y[rows], beta, out=y[rows])
+
+        self._share(n, scale, x.size >= ARRAY)
+        return mean, var, inv_std
+
+    def batch_norm_backward(
+        self, dy: Array, x_hat: Array, gamma: Array, inv_std: Array, out: Array
+    ) -> tuple[Array, Array, Array]:
+        n = len(dy)
+
+        def sums(rows: slice) -> tuple[Array, Array]:
+            np.multiply(dy[rows], x_hat[rows], out=out[rows])
+            return self._summed("gamma", out[rows]), self._summed("beta", dy[rows])
+
+        d_gamma, d_beta = self._sums(sums, dy)
+        d_gamma, d_beta = d_gamma.copy(), d_beta.copy()
+        scale, slope, level = gamma * inv_std, d_gamma / n, d_beta / n
+
+        def part(rows: slice) -> None:
+            np.multiply(x_hat[rows], slope, out=out[rows])
+            np.add(out[rows], level, out=out[rows])
+            np.subtract(dy[rows], out[rows], out=out[rows])
+            np.multiply(out[rows], scale, out=out[rows])
+
+        self._share(n, part, dy.size >= ARRAY)
+        return out, d_gamma, d_beta
 
     def maxout_backward(self, dy: Array, h: Array, y: Array, out: Array) -> Array:
         free = self.scratch("maxout_free", y.shape, np.bool_)
@@ -119,10 +268,10 @@ class NumpyBackend(Backend):
             np.multiply(dy, hit, out=out[:, piece])
         return out
 
+    # ---- optimisers: flat arrays -----------------------------------------------------------------
+
     def sgd(self, theta: Array, grad: Array, velocity: Array, lr: float, momentum: float) -> None:
-        for i in range(0, len(theta), BLOCK):
-            part = slice(i, i + BLOCK)
-            super().sgd(theta[part], grad[part], velocity[part], lr, momentum)
+        self._blocks(super().sgd, (theta, grad, velocity), lr, momentum)
 
     def adam(
         self,
@@ -135,6 +284,16 @@ class NumpyBackend(Backend):
         rate: float,
         eps: float,
     ) -> None:
-        for i in range(0, len(theta), BLOCK):
-            part = slice(i, i + BLOCK)
-            super().adam(theta[part], grad[part], m[part], v[part], beta1, beta2, rate, eps)
+        self._blocks(super().adam, (theta, grad, m, v), beta1, beta2, rate, eps)
+
+    def _blocks(
+        self, update: Callable[..., None], arrays: tuple[Array, ...], *numbers: float
+    ) -> None:
+        """An update of flat arrays, block by block."""
+
+        def part(mine: slice) -> None:
+            for i in range(mine.start, mine.stop, BLOCK):
+                block = slice(i, min(i + BLOCK, mine.stop))
+                update(*(a[block] for a in arrays), *numbers)
+
+        self._share(len(arrays[0]), part, len(arrays[0]) >= ARRAY)

@@ -216,7 +216,7 @@ class SpectralConvolution:
     def lift_input(self, x: Array, cache: Buffers, name: str) -> Array:
         """B x (R, N, K)"""
         X = cache.new(name, (self.R, len(x), self.K))
-        np.matmul(self.B, self._gathered(x), out=X.reshape(self.R, -1))
+        self.backend.matmul(self.B, self._gathered(x), out=X.reshape(self.R, -1))
         return X
 
     def lift_weight(self, w: Array, cache: Buffers, name: str) -> Array:
@@ -226,7 +226,7 @@ class SpectralConvolution:
             return W
         parts = W.reshape(self.R, len(self.phases), -1)
         for f, phase in enumerate(self.phases):
-            np.matmul(phase.G, self._taps(w, phase), out=parts[:, f])
+            self.backend.matmul(phase.G, self._taps(w, phase), out=parts[:, f])
         self.backend.lifted.remember(self, w, W)
         return W
 
@@ -237,26 +237,29 @@ class SpectralConvolution:
         if not places.flags.c_contiguous:
             places = self._scratch("blocks", places.shape)
             places[...] = y.transpose(1, 2, 0, 3)
-        np.matmul(self.A.T, places.reshape(len(self.A), -1), out=Y.reshape(self.R, -1))
+        self.backend.matmul(self.A.T, places.reshape(len(self.A), -1), out=Y.reshape(self.R, -1))
         return Y
 
     # ---- the three derivatives of T ------------------------------------------------------------
 
     def output(self, X: Array, W: Array, out: Array) -> Array:
         """out (N, P, Q, c_out) = A[(G w)(B x)]: [spectral.5]."""
-        Y = np.matmul(X, W, out=self._scratch("points", (self.R, len(out), self.c_out)))
+        Y = self._scratch("points", (self.R, len(out), self.c_out))
+        self.backend.matmuls(X, W, out=Y)
         self._to_places(self.A, Y, out)
         return out
 
     def input(self, Y: Array, W: Array, out: Array) -> Array:
         """out (N, H, W, c_in) = Bᵀ[(Aᵀ y)(G w)ᵀ]: [spectral.6]."""
         X = self._scratch("points", (self.R, len(out), self.K))
-        np.matmul(Y, W.transpose(0, 2, 1), out=X)
+        self.backend.matmuls(Y, W.transpose(0, 2, 1), out=X)
         if self.geometry.stride == (1, 1):
             self._to_places(self.B.T, X, out)
             return out
         blocks = self._scratch("blocks", (*self.blocks, len(out), len(self.phases), self.c_in))
-        np.matmul(self.B.T, X.reshape(self.R, -1), out=blocks.reshape(self.B.shape[1], -1))
+        self.backend.matmul(
+            self.B.T, X.reshape(self.R, -1), out=blocks.reshape(self.B.shape[1], -1)
+        )
         if len(self.phases) < math.prod(self.geometry.stride):
             out.fill(0)  # pixels that no tap meets
         pixels = out.transpose(1, 2, 0, 3)
@@ -272,10 +275,10 @@ class SpectralConvolution:
                 channels = slice(start, min(start + self.piece, self.c_in))
                 k = slice(f * self.c_in + channels.start, f * self.c_in + channels.stop)
                 W = self._scratch("points", (self.R, k.stop - k.start, self.c_out))
-                np.matmul(X[:, :, k].transpose(0, 2, 1), Y, out=W)
+                self.backend.matmuls(X[:, :, k].transpose(0, 2, 1), Y, out=W)
                 into = out[phase.taps][:, :, channels]
                 taps = self._scratch("blocks", (phase.G.shape[1], W[0].size))
-                np.matmul(phase.G.T, W.reshape(self.R, -1), out=taps)
+                self.backend.matmul(phase.G.T, W.reshape(self.R, -1), out=taps)
                 into += taps.reshape(into.shape)
         return out
 
@@ -309,7 +312,7 @@ class SpectralConvolution:
         places = out.transpose(1, 2, 0, 3)
         straight = places.flags.c_contiguous
         into = places if straight else self._scratch("blocks", places.shape)
-        np.matmul(matrix, lifted.reshape(self.R, -1), out=into.reshape(len(matrix), -1))
+        self.backend.matmul(matrix, lifted.reshape(self.R, -1), out=into.reshape(len(matrix), -1))
         if not straight:
             places[...] = into
 

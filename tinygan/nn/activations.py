@@ -26,7 +26,7 @@ class LeakyReLU(Layer):
         x = cache.kept("x")
         out = cache.like(name, x)
         cache.backend.leaky_factor(x, self.slope, out=out)
-        return cache.backend.xp.multiply(a, out, out=out)
+        return cache.backend.multiply(a, out, out=out)
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True

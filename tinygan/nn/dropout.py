@@ -33,14 +33,14 @@ class Dropout(Layer):
         words = cache.noise.words(f"{cache.path}/mask", (x.size + 3) // 4)
         factor = cache.backend.dropout_factor(words, self.q, out=cache.like("factor", x))
         cache.keep("factor", factor)
-        return cache.backend.xp.multiply(x, factor, out=cache.like("y", x))  # [dropout.1]
+        return cache.backend.multiply(x, factor, out=cache.like("y", x))  # [dropout.1]
 
     def _times_factor(self, a: Array, cache: Cache, name: str) -> Array:
         if self._is_identity(cache):
             return a
         factor = cache.kept("factor")
         out = cache.like(name, factor)
-        return cache.backend.xp.multiply(a, factor, out=out)  # [dropout.2]
+        return cache.backend.multiply(a, factor, out=out)  # [dropout.2]
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True

@@ -1,0 +1,111 @@
+"""The team of threads: work is done once, problems come back, shared operations are equal."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from operations import FLAVOURS, OPERATIONS, Plain, compare
+
+from tinygan.backend import numpy_backend, team
+from tinygan.backend.numpy_backend import NumpyBackend
+from tinygan.backend.team import Team
+
+
+@pytest.fixture(params=[2, 3])
+def shared(request, monkeypatch):
+    """A backend whose every operation, however small, is shared by so many threads."""
+    monkeypatch.setattr(numpy_backend, "PRODUCT", 0)
+    monkeypatch.setattr(numpy_backend, "ARRAY", 0)
+    monkeypatch.setattr(team, "_formed", [Team(request.param)])
+    return request.param
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_everybody_works_once(size):
+    who = [None] * size
+
+    def work(i):
+        assert who[i] is None
+        who[i] = threading.get_ident()
+
+    Team(size).share(work)
+    assert who[0] == threading.get_ident()
+    assert len(set(who)) == size
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 100])
+@pytest.mark.parametrize("multiple", [1, 16])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_parts_make_up_the_whole(n, multiple, size):
+    parts = Team(size).parts(n, multiple)
+    assert [i for part in parts for i in range(n)[part]] == list(range(n))
+    assert len(parts) == size
+    assert all(part.start % multiple == 0 for part in parts if part.start < n)
+
+
+@pytest.mark.parametrize("culprit", [0, 1])
+def test_a_problem_comes_back_and_the_team_goes_on(culprit):
+    two, done = Team(2), []
+
+    def work(i):
+        if i == culprit:
+            raise ValueError(f"in part {i}")
+        done.append(i)
+
+    with pytest.raises(ValueError, match=f"in part {culprit}"):
+        two.share(work)
+    assert done == [1 - culprit]
+    two.share(done.append)
+    assert sorted(done) == sorted([0, 1, 1 - culprit])
+
+
+def test_a_share_within_a_share_is_done_by_its_caller():
+    two, done = Team(2), []
+    two.share(lambda i: two.share(lambda j: done.append((i, j))))
+    assert sorted(done) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+def test_members_take_over_the_callers_errstate():
+    two, zero = Team(2), np.zeros(3)
+    with np.errstate(divide="ignore"):
+        two.share(lambda i: 1.0 / zero)
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        two.share(lambda i: 1.0 / zero if i else None)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize(("n", "m"), [(70, 66), (5, 3), (1, 1)])
+def test_shared_operations_equal_the_plain_ones(shared, name, dtype, n, m):
+    for flavour in FLAVOURS:
+        compare(name, NumpyBackend(dtype), Plain(dtype), n + m, n, m, flavour)
+
+
+CHILD = """
+import os, threading, warnings
+from tinygan.backend import team
+team.form_team()
+assert os.environ["OPENBLAS_NUM_THREADS"] == str(team.the_team().size), team.the_team().size
+warnings.simplefilter("ignore")  # Python's own, about forking with threads
+pid = os.fork()
+if pid == 0:
+    done = []
+    team.the_team().share(done.append)
+    os._exit(0 if done == [0] else 1)
+assert os.waitpid(pid, 0)[1] == 0
+done = []
+team.the_team().share(done.append)
+assert sorted(done) == [0, 1], done
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+def test_a_forked_child_is_alone_and_the_parent_goes_on():
+    import os
+
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", CHILD], check=True, env=environment, timeout=60)

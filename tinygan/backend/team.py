@@ -1,0 +1,108 @@
+"""Threads that share the work of one operation. Why they are ours: docs/spectral-convolution.md.
+
+OpenBLAS shares the many small products of a convolution badly, and while its threads wait for the
+next product they keep their cores busy, so that nobody else can share what lies between two
+products. Where a network convolves, OpenBLAS is therefore told to use one thread, and the threads
+that it had are a team of our own, which shares products and elementwise work alike. Elsewhere
+OpenBLAS's own threads measured faster, and the team is the caller alone.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+
+from tinygan.backend.blas import take_threads
+
+
+class Team:
+    """`size` threads, the caller's among them; the others sleep between two calls of `share`."""
+
+    def __init__(self, size: int) -> None:
+        self.size = max(1, size)
+        self._busy = threading.Lock()
+        self._members = [_Member(i) for i in range(1, self.size)]
+
+    def share(self, work: Callable[[int], None]) -> None:
+        """work(0), ..., work(size - 1), each in a thread of its own; returns when all are done.
+
+        What one of them raises is raised here. A call from within a share, or from a second thread
+        meanwhile, does everything itself.
+        """
+        if not self._busy.acquire(blocking=False):
+            for i in range(self.size):
+                work(i)
+            return
+        try:
+            for member in self._members:
+                member.begin(work)
+            try:
+                work(0)
+            finally:
+                problems = [member.wait() for member in self._members]
+            for problem in filter(None, problems):
+                raise problem
+        finally:
+            self._busy.release()
+
+    def parts(self, n: int, multiple: int = 1) -> list[slice]:
+        """range(n) in `size` parts, cut at multiples of `multiple`."""
+        cuts = [round(n * i / self.size / multiple) * multiple for i in range(self.size)] + [n]
+        return [slice(a, b) for a, b in pairwise(cuts)]
+
+
+class _Member:
+    """One thread: it waits to begin, works, and says that it is done."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._begin, self._done = threading.Lock(), threading.Lock()
+        self._begin.acquire()
+        self._done.acquire()
+        self._problem: BaseException | None = None
+        threading.Thread(target=self._live, name=f"tinygan {number}", daemon=True).start()
+
+    def begin(self, work: Callable[[int], None]) -> None:
+        # The caller's context goes along: numpy.errstate is part of it.
+        self._work, self._context = work, contextvars.copy_context()
+        self._begin.release()
+
+    def wait(self) -> BaseException | None:
+        self._done.acquire()
+        return self._problem
+
+    def _live(self) -> None:
+        while True:
+            self._begin.acquire()
+            try:
+                self._problem = None
+                self._context.run(self._work, self._number)
+            except BaseException as problem:
+                self._problem = problem
+            self._done.release()
+
+
+ALONE = Team(1)
+_formed: list[Team] = []  # of the process, once there is one
+
+
+def the_team() -> Team:
+    """The process's team: the caller alone, until `form_team` was called."""
+    return _formed[0] if _formed else ALONE
+
+
+def form_team() -> None:
+    """From now on the team has as many threads as OpenBLAS had, and OpenBLAS has one.
+
+    So OPENBLAS_NUM_THREADS means what it says. Without an OpenBLAS of NumPy's wheels the team stays
+    the caller alone, and the BLAS that is there shares its products as it likes.
+    """
+    if not _formed:
+        _formed.append(Team(take_threads()))
+
+
+if hasattr(os, "register_at_fork"):  # of the threads a child has the caller's only
+    os.register_at_fork(after_in_child=_formed.clear)
