@@ -20,6 +20,7 @@ def shared(request, monkeypatch):
     """A backend whose every operation, however small, is shared by so many threads."""
     monkeypatch.setattr(numpy_backend, "PRODUCT", 0)
     monkeypatch.setattr(numpy_backend, "ARRAY", 0)
+    monkeypatch.setattr(numpy_backend, "STRIP", 24)
     monkeypatch.setattr(team, "_formed", [Team(request.param)])
     return request.param
 
@@ -83,6 +84,15 @@ def test_members_take_over_the_callers_errstate():
 def test_shared_operations_equal_the_plain_ones(shared, name, dtype, n, m):
     for flavour in FLAVOURS:
         compare(name, NumpyBackend(dtype), Plain(dtype), n + m, n, m, flavour)
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(9, 5, 130), (94, 31, 129), (3, 40, 130), (130, 5, 9)])
+def test_shared_products_in_strips(shared, m, k, n):
+    rng = np.random.default_rng(m)
+    a, b, c = rng.normal(size=(m, k)), rng.normal(size=(k, n)), rng.normal(size=(m, n))
+    backend = NumpyBackend("float64")
+    np.testing.assert_allclose(backend.matmul(a, b, np.empty((m, n))), a @ b, atol=1e-12)
+    np.testing.assert_allclose(backend.matmul_add(a, b, c.copy()), c + a @ b, atol=1e-12)
 
 
 CHILD = """

@@ -25,6 +25,9 @@ from tinygan.backend.team import form_team, the_team
 BLOCK = 1 << 15
 # From here on waking the team (15 µs) pays: multiplications of a product, numbers of an array.
 PRODUCT, ARRAY = 1 << 21, 1 << 16
+# A sum of fewer than SHORT products is written as fast as memory takes it, and so in strips of
+# STRIP columns, which stay in a core's cache.
+SHORT, STRIP = 32, 256
 
 
 class NumpyBackend(Backend):
@@ -106,25 +109,31 @@ class NumpyBackend(Backend):
 
     # ---- products --------------------------------------------------------------------------------
 
-    def _product(self, a: Array, b: Array, out: Array, product: Callable[..., Any]) -> bool:
-        """product(a, b, out), shared along the longer side of `out`; whether all of it was done."""
+    def _product(self, a: Array, b: Array, out: Array, product: Callable[..., Any]) -> Array:
+        """product(a, b, out), shared along the longer side of `out`."""
         (m, n), large = out.shape, out.size * a.shape[1] >= PRODUCT
         if not large or the_team().size == 1:
-            return product(a, b, out) is not False
-        done = []
+            product(a, b, out)
+            return out
+        strip = STRIP if a.shape[1] < SHORT else n
 
         def columns(j: slice) -> None:
-            done.append(product(a, b[:, j], out[:, j]))
+            for i in range(j.start, j.stop, strip):
+                piece = slice(i, min(i + strip, j.stop))
+                product(a, b[:, piece], out[:, piece])
 
         def rows(i: slice) -> None:
-            done.append(product(a[i], b, out[i]))
+            product(a[i], b, out[i])
 
         self._share(max(m, n), columns if n >= m else rows, large, multiple=16)
-        return all(each is not False for each in done)
+        return out
+
+    def _add_product(self, a: Array, b: Array, out: Array) -> None:
+        if not self._gemm_add(a, b, out):
+            super().matmul_add(a, b, out)
 
     def matmul(self, a: Array, b: Array, out: Array) -> Array:
-        self._product(a, b, out, np.matmul)
-        return out
+        return self._product(a, b, out, np.matmul)
 
     def matmuls(self, a: Array, b: Array, out: Array) -> Array:
         def points(r: slice) -> None:
@@ -135,10 +144,10 @@ class NumpyBackend(Backend):
 
     def affine(self, x: Array, W: Array, b: Array, out: Array) -> Array:
         out[...] = b
-        return out if self._product(x, W, out, self._gemm_add) else super().affine(x, W, b, out)
+        return self._product(x, W, out, self._add_product)
 
     def matmul_add(self, a: Array, b: Array, out: Array) -> Array:
-        return out if self._product(a, b, out, self._gemm_add) else super().matmul_add(a, b, out)
+        return self._product(a, b, out, self._add_product)
 
     def column_sums(self, x: Array, out: Array) -> Array:
         ones = self._ones(len(x), x.dtype)
