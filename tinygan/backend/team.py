@@ -1,4 +1,4 @@
-"""Threads that share the work of one operation. Why they are ours: docs/spectral-convolution.md, 10.
+"""Threads that share the work of one operation. Why: docs/spectral-convolution.md, section 10.
 
 OpenBLAS shares the many small products of a convolution badly, and while its threads wait for the
 next product they keep their cores busy, so that nobody else can share what lies between two
