@@ -21,7 +21,7 @@ ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE = 101, 111, 112
 
 def _library() -> Any:
     """NumPy's core module as a library: a look-up in it also finds the BLAS it was linked with."""
-    core = getattr(np, "_core", None)  # untyped: it is NumPy's own
+    core: Any = getattr(np, "_core", None)
     try:
         return ctypes.CDLL(core._multiarray_umath.__file__)
     except (AttributeError, OSError):
