@@ -35,6 +35,7 @@ format: $(VENV)/installed-lint
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/mlp_step.py
+	$(BIN)/python benchmarks/dcgan_step.py --native
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

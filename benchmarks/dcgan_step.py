@@ -97,7 +97,8 @@ def measure(options: argparse.Namespace, regime: str, batch: int, dropout: bool)
 
 def show(run: dict[str, Any]) -> str:
     target = TARGETS["dropout" if run["dropout"] else "no dropout"]
-    return table(run, target, TARGETS["memory"])
+    text = table(run, target, TARGETS["memory"])
+    return text.replace(" times our median.", f" times our median (target {TARGETS['naive']:.1f}).")
 
 
 if __name__ == "__main__":

@@ -281,7 +281,7 @@ def test_a_dcgan_trains_with_the_same_options(digits: Path, tmp_path: Path) -> N
     assert "nothing to do" in train("--resume", folder, program=DCGAN)
     assert load_generator(folder).samples(2).shape == (2, 32, 32, 1)
     errors = train(*new[:1], "mlp-leaky", "--steps", 2, code=2, program=DCGAN)
-    assert "unknown preset 'mlp-leaky'; " in errors
+    assert "mlp-leaky is trained by examples/train_mlp_gan.py" in errors
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,10 @@ def test_a_damaged_evaluation_is_one_line(
         ("sample {run} --n 0", "--n: expected a whole number at least 1"),
         ("sample {run} --out a.jpg", "expected a name that ends in .npz or .png"),
         ("sample {run} --checkpoint 7", "no checkpoint of step 7"),
-        ("sample {run} --out {tmp}/no/a.npz", "cannot write {tmp}/no/a.npz: No such file"),
+        (
+            "sample {run} --out {tmp}/no/a.npz",
+            "cannot write {tmp}/no/a.npz: there is no folder {tmp}/no; make it first",
+        ),
         ("sample {tmp}", "{tmp} is not a run folder"),
         ("info {tmp}/none", "is not a run folder"),
         ("evaluate {run}", "--metric"),
@@ -503,3 +506,17 @@ def test_a_run_of_another_preset_is_refused(run: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(PRESETS, "mlp-leaky-bn", other)
     with pytest.raises(CheckpointError, match="G/"):
         load_generator(run)
+
+
+def test_a_preset_of_the_other_example_is_answered_with_it(tmp_path: Path) -> None:
+    for program, preset, other in (
+        (DCGAN, "mlp-leaky", "train_mlp_gan.py"),
+        (EXAMPLE, "dcgan-tf", "train_dcgan.py"),
+    ):
+        said = train("--preset", preset, "--out", tmp_path / "no", code=2, program=program)
+        assert f"{preset} is trained by examples/{other}" in said
+
+
+def test_resuming_with_other_threads_is_said(edit: Callable[..., Path]) -> None:
+    folder = edit(machine={"threads": 64})
+    assert "started with 64 thread(s)" in train("--resume", folder, "--steps", 9)

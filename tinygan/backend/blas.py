@@ -96,12 +96,18 @@ def _works(gemm_add: GemmAdd, dtype: Any) -> bool:
     return gemm_add(a, b.T, out) and bool((out == 1 + a @ b.T).all())
 
 
-def take_threads() -> int:
-    """How many threads OpenBLAS has; it is left with one. 1 where it cannot be asked."""
+def thread_count() -> int | None:
+    """How many threads OpenBLAS has, or None where it cannot be asked."""
     try:
-        library = _library()
-        count = int(library.scipy_openblas_get_num_threads64_())
-        library.scipy_openblas_set_num_threads64_(1)
+        return int(_library().scipy_openblas_get_num_threads64_())
     except AttributeError:
+        return None
+
+
+def take_threads() -> int:
+    """How many threads OpenBLAS had; it is left with one. 1 where it cannot be asked."""
+    count = thread_count()
+    if count is None:
         return 1
+    _library().scipy_openblas_set_num_threads64_(1)
     return count

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from itertools import pairwise
 
-from tinygan.backend.blas import take_threads
+from tinygan.backend import blas
 
 
 class Team:
@@ -101,7 +101,12 @@ def form_team() -> None:
     the caller alone, and the BLAS that is there shares its products as it likes.
     """
     if not _formed:
-        _formed.append(Team(take_threads()))
+        _formed.append(Team(blas.take_threads()))
+
+
+def thread_count() -> int | None:
+    """How many threads large operations are shared by, or None where the BLAS does not say."""
+    return _formed[0].size if _formed and _formed[0].size > 1 else blas.thread_count()
 
 
 if hasattr(os, "register_at_fork"):  # of the threads a child has the caller's only

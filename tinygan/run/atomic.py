@@ -48,6 +48,8 @@ def cannot_write(path: Path, problem: OSError) -> str:
     """One line for an OSError met while writing `path`."""
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full: cannot write {path}; free some space, then resume"
+    if problem.errno == errno.ENOENT and not path.parent.exists():
+        return f"cannot write {path}: there is no folder {path.parent}; make it first"
     return f"cannot write {path}: {problem.strerror or problem}"
 
 

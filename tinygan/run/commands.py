@@ -105,9 +105,9 @@ def info(given: argparse.Namespace) -> None:
     show("run", given.run)
     show("preset", f"{manifest.get('preset')} ({recipe.get('source', 'unknown source')})")
     show("data", f"{data.get('images')} images {data.get('shape')} of {data.get('name')}")
-    names = ("batch_size", "k", "order", "objective", "loss", "lr", "conditional", "seed")
+    names = ("batch_size", "k", "order", "objective", "loss", "lr", "seed")
     if options.get("conditional"):
-        show("labels", f"asked for and judged by, {options['conditional']}")
+        show("labels", f"{options['conditional']}, told to both players")
     show("options", ", ".join(f"{name.replace('_', ' ')} {options.get(name)}" for name in names))
     show("backend", f"{backend.get('name')}, {backend.get('dtype')}, {backend.get('device')}")
     show("versions", ", ".join(f"{k} {v}" for k, v in manifest["versions"].items()))

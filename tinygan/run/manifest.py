@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import tinygan
+from tinygan.backend.team import thread_count
 from tinygan.errors import DataError, OptionError
 from tinygan.run.folder import FORMAT, Manifest
 from tinygan.run.options import Options
@@ -124,6 +125,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "processor": platform.machine(),
         "cpus": os.cpu_count(),
+        "threads": thread_count(),
         "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
         "environment": {name: os.environ[name] for name in names if name in os.environ},
     }
@@ -166,6 +168,18 @@ def check_data(recorded: dict[str, Any], given: dict[str, Any]) -> None:
 def _in_words(data: dict[str, Any]) -> str:
     return (
         f"{data.get('images')} of {data.get('name')} with sha256 {data.get('sha256', '')[:12]}..."
+    )
+
+
+def other_threads(recorded: Manifest) -> str | None:
+    """Words for a resumed run that would go on with another number of threads, else None."""
+    machine = recorded.get("machine")
+    started, now = machine.get("threads") if isinstance(machine, dict) else None, thread_count()
+    if started is None or now is None or started == now:
+        return None
+    return (
+        f"note: this run was started with {started} thread(s) and goes on with {now}: sums then "
+        f"agree to rounding, not bit for bit (OPENBLAS_NUM_THREADS={started} would keep them)"
     )
 
 

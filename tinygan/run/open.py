@@ -15,7 +15,7 @@ from tinygan.noise import Noise
 from tinygan.optim import Optimiser
 from tinygan.presets import Preset
 from tinygan.run.loop import Run, say
-from tinygan.run.manifest import make_manifest
+from tinygan.run.manifest import make_manifest, other_threads
 from tinygan.run.options import Options
 
 
@@ -75,6 +75,9 @@ def open_run(
     """
     preset, images = options.preset, len(data)
     manifest = make_manifest(options, game.G.backend, data)
+    on_numpy = game.G.backend.name == "numpy"
+    if on_numpy and options.recorded and (note := other_threads(options.recorded)):
+        say(note)
     if options.data == "auto" and manifest["options"]["data"] == "strokes":
         say(
             "NO MNIST HERE AND NO MIRROR ANSWERS: training on digits drawn from strokes instead "

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tinygan.errors import DataError, OptionError
-from tinygan.presets import Labels, Preset
+from tinygan.presets import MLPS, PRESETS, Labels, Preset
 from tinygan.run.arguments import OneLineParser, one_line_errors, one_of, positive, whole
 from tinygan.run.folder import Manifest, RunFolder
 
@@ -142,7 +142,7 @@ def _parser(description: str | None, presets: Mapping[str, Preset]) -> argparse.
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--preset", type=one_of(presets, "preset"), metavar="NAME", help=", ".join(presets))
+    add("--preset", type=_preset_of(presets), metavar="NAME", help=", ".join(presets))
     add("--backend", choices=("auto", "numpy", "cupy"), help="where to compute (default: auto)")
     add("--dtype", choices=("float32", "float64"), help="default: float32")
     length = parser.add_mutually_exclusive_group()
@@ -181,6 +181,19 @@ def _parser(description: str | None, presets: Mapping[str, Preset]) -> argparse.
         help="write event files for TensorBoard into the run folder",
     )
     return parser
+
+
+def _preset_of(presets: Mapping[str, Preset]) -> Callable[[str], str]:
+    """A preset's name; one that the other example trains is answered with that example."""
+    known = one_of(presets, "preset")
+
+    def convert(text: str) -> str:
+        if text in PRESETS and text not in presets:
+            example = "train_mlp_gan.py" if text in MLPS else "train_dcgan.py"
+            raise argparse.ArgumentTypeError(f"{text} is trained by examples/{example}")
+        return known(text)
+
+    return convert
 
 
 def _new(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
@@ -256,7 +269,7 @@ def overridden(preset: Preset, values: Mapping[str, Any]) -> Preset:
     """The preset with the fields that `values`, options of a command line or run.json, override."""
     fields = {name: values[name] for name in OF_THE_PRESET if name in values}
     if (kind := values.get("conditional")) is not None:
-        if kind not in CONDITIONAL:
+        if not isinstance(kind, str) or kind not in CONDITIONAL:
             raise OptionError(f"conditional {kind!r} is not one of {', '.join(CONDITIONAL)}")
         labels = CONDITIONAL[kind]
         fields |= {"labels": labels, "grid": (preset.grid[0], labels.classes)}

@@ -33,7 +33,7 @@ class EventFiles:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise OptionError(
-                "--tensorboard needs the package tensorboardX: pip install 'tinygan[tensorboard]'"
+                "--tensorboard needs the package tensorboardX: pip install tensorboardX"
             ) from None
         self._folder, self._make = folder, SummaryWriter
         self._writer: Any = None
