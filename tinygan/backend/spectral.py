@@ -98,7 +98,7 @@ class Phase(NamedTuple):
 class Transform(NamedTuple):
     """The constant matrices of one geometry, float64: [spectral.5].
 
-    sum_r A[p, r] G[r, a] B[r, i] = 1 where output p meets pixel i under tap a, else 0.
+    sum_r A[p, r] G[r, a] B[r, i] = 1 where output p meets block i under tap a, else 0.
     """
 
     A: Array  # (outputs, R)
@@ -111,7 +111,7 @@ def make_transform(geometry: Geometry, torus: tuple[Ring, Ring]) -> Transform:
     rows, columns = torus
     waves = Waves((rows.length, columns.length))
     # With X = a - i b a pixel's transform and V = c + i d the conjugate of a tap's, X V is
-    # (k1 - k3) + i (k1 + k2) for k1 = c (a - b), k2 = (d - c) a, k3 = (c + d) (-b).
+    # (m1 - m3) + i (m1 + m2) for m1 = c (a - b), m2 = (d - c) a, m3 = (c + d) (-b).
     a, b = waves.at(range(rows.blocks), range(columns.blocks))
     seen = np.zeros((rows.blocks, columns.blocks))
     seen[np.ix_(rows.used, columns.used)] = 1.0
