@@ -97,8 +97,7 @@ def measure(options: argparse.Namespace, regime: str, batch: int, dropout: bool)
 
 def show(run: dict[str, Any]) -> str:
     target = TARGETS["dropout" if run["dropout"] else "no dropout"]
-    text = table(run, target, TARGETS["memory"])
-    return text.replace(" times our median.", f" times our median (target {TARGETS['naive']:.1f}).")
+    return table(run, target, TARGETS["memory"], TARGETS["naive"])
 
 
 if __name__ == "__main__":

@@ -89,8 +89,11 @@ def summary(results: list[Result], apart: tuple[str, ...] = ()) -> dict[str, Any
     }
 
 
-def table(run: dict[str, Any], target: float, memory: float) -> str:
-    """One comparison in Markdown, headed run["title"], beside the targets of its ratios."""
+def table(run: dict[str, Any], target: float, memory: float, apart: float | None = None) -> str:
+    """One comparison in Markdown, headed run["title"], beside the targets of its ratios.
+
+    `apart`: how many times our median the contenders apart should take.
+    """
     lines = [
         f"### {run['title']}",
         "",
@@ -111,7 +114,8 @@ def table(run: dict[str, Any], target: float, memory: float) -> str:
             f"round by round {run['median_of_ratios']:.2f}; "
             f"peak memory **{run['memory_ratio']:.2f}** (target {memory:.1f}).",
         ]
-        lines += [f"{name}: **{r:.1f}** times our median." for name, r in run["apart"].items()]
+        aim = "" if apart is None else f" (target {apart:.1f})"
+        lines += [f"{name}: **{r:.1f}** times our median{aim}." for name, r in run["apart"].items()]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -86,6 +87,12 @@ def test_shared_operations_equal_the_plain_ones(shared, name, dtype, n, m):
         compare(name, NumpyBackend(dtype), Plain(dtype), n + m, n, m, flavour)
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_busy_team_leaves_every_part_to_the_caller(shared, name):
+    with team.the_team()._busy:
+        compare(name, NumpyBackend("float64"), Plain("float64"), 0, 70, 66, "normal")
+
+
 @pytest.mark.parametrize(("m", "k", "n"), [(9, 5, 130), (94, 31, 129), (3, 40, 130), (130, 5, 9)])
 def test_shared_products_in_strips(shared, m, k, n):
     rng = np.random.default_rng(m)
@@ -113,9 +120,7 @@ assert sorted(done) == [0, 1], done
 """
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_is_alone_and_the_parent_goes_on():
-    import os
-
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-c", CHILD], check=True, env=environment, timeout=60)

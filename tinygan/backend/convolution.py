@@ -26,7 +26,7 @@ FEW = 15
 
 
 class Buffers(Protocol):
-    """Where a plan keeps what it lifts: a call site's cache."""
+    """Where a plan puts what it lifts: the memory that all layers share, or a call site's."""
 
     def images(self, name: str, shape: tuple[int, ...]) -> Array: ...
 
@@ -36,15 +36,15 @@ class Buffers(Protocol):
 class Convolution(Protocol):
     """The six verbs. x (N, H, W, c_in), w (kh, kw, c_in, c_out), y (N, P, Q, c_out): [conv.1].
 
-    A lifted array is whatever form the algorithm computes in. It is made once and serves forward
-    and backward; it may be the array itself, and is good as long as that and its buffer are.
+    A lifted array is whatever form the algorithm computes in. It may be the array itself, and is
+    good as long as that and its buffer are.
     """
 
-    def lift_input(self, x: Array, cache: Buffers, name: str) -> Array: ...
+    def lift_input(self, x: Array, memory: Buffers, name: str) -> Array: ...
 
-    def lift_weight(self, w: Array, cache: Buffers, name: str) -> Array: ...
+    def lift_weight(self, w: Array, memory: Buffers, name: str) -> Array: ...
 
-    def lift_output(self, y: Array, cache: Buffers, name: str) -> Array: ...
+    def lift_output(self, y: Array, memory: Buffers, name: str) -> Array: ...
 
     def output(self, X: Array, W: Array, out: Array) -> Array:
         """out (N, P, Q, c_out) = dT/dy, the convolution of x with w"""
@@ -77,17 +77,17 @@ class DirectConvolution:
 
     # ---- lifts ---------------------------------------------------------------------------------
 
-    def lift_input(self, x: Array, cache: Buffers, name: str) -> Array:
+    def lift_input(self, x: Array, memory: Buffers, name: str) -> Array:
         return x
 
-    def lift_weight(self, w: Array, cache: Buffers, name: str) -> Array:
+    def lift_weight(self, w: Array, memory: Buffers, name: str) -> Array:
         return w
 
-    def lift_output(self, y: Array, cache: Buffers, name: str) -> Array:
+    def lift_output(self, y: Array, memory: Buffers, name: str) -> Array:
         """y itself, or a copy if it does not lie in memory as images do."""
         if y.transpose(*self.backend.image_axes, 3).flags.c_contiguous:
             return y
-        lifted = cache.images(name, y.shape)
+        lifted = memory.images(name, y.shape)
         lifted[...] = y
         return lifted
 

@@ -183,8 +183,9 @@ class NumpyBackend(Backend):
             return super().leaky(x, slope, out)
 
         def part(x: Array, out: Array) -> None:
-            np.multiply(x, slope, out=out)  # two plain passes cost half of the factor's three and
-            np.maximum(x, out, out=out)  # one
+            # Two plain passes cost half of leaky_factor's three and a product.
+            np.multiply(x, slope, out=out)
+            np.maximum(x, out, out=out)
 
         self._elementwise(part, x, out)
         return out
@@ -217,20 +218,21 @@ class NumpyBackend(Backend):
         parts = [found[start] for start in sorted(found)]  # in one order, whoever came first
         return tuple(sum(each[1:], each[0]) for each in zip(*parts, strict=True))
 
-    def _summed(self, name: str, x: Array) -> Array:
-        return self.column_sums(x, out=self.scratch(name, (x.shape[1],), x.dtype))
+    def _summed(self, x: Array) -> Array:
+        # A new vector: one thread may do several parts, and all of their sums are still needed.
+        return self.column_sums(x, out=np.empty(x.shape[1], x.dtype))
 
     def batch_norm(
         self, x: Array, gamma: Array, beta: Array, eps: float, x_hat: Array, y: Array
     ) -> tuple[Array, Array, Array]:
         n = len(x)
-        (mean,) = self._sums(lambda rows: (self._summed("mean", x[rows]),), x)
+        (mean,) = self._sums(lambda rows: (self._summed(x[rows]),), x)
         mean = mean / n
 
         def centre(rows: slice) -> tuple[Array]:
             np.subtract(x[rows], mean, out=x_hat[rows])
             np.multiply(x_hat[rows], x_hat[rows], out=y[rows])
-            return (self._summed("variance", y[rows]),)
+            return (self._summed(y[rows]),)
 
         (var,) = self._sums(centre, x)
         var = var / n
@@ -251,10 +253,9 @@ class NumpyBackend(Backend):
 
         def sums(rows: slice) -> tuple[Array, Array]:
             np.multiply(dy[rows], x_hat[rows], out=out[rows])
-            return self._summed("gamma", out[rows]), self._summed("beta", dy[rows])
+            return self._summed(out[rows]), self._summed(dy[rows])
 
         d_gamma, d_beta = self._sums(sums, dy)
-        d_gamma, d_beta = d_gamma.copy(), d_beta.copy()
         scale, slope, level = gamma * inv_std, d_gamma / n, d_beta / n
 
         def part(rows: slice) -> None:

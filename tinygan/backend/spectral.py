@@ -213,15 +213,15 @@ class SpectralConvolution:
 
     # ---- lifts ---------------------------------------------------------------------------------
 
-    def lift_input(self, x: Array, cache: Buffers, name: str) -> Array:
+    def lift_input(self, x: Array, memory: Buffers, name: str) -> Array:
         """B x (R, N, K)"""
-        X = cache.new(name, (self.R, len(x), self.K))
+        X = memory.new(name, (self.R, len(x), self.K))
         self.backend.matmul(self.B, self._gathered(x), out=X.reshape(self.R, -1))
         return X
 
-    def lift_weight(self, w: Array, cache: Buffers, name: str) -> Array:
+    def lift_weight(self, w: Array, memory: Buffers, name: str) -> Array:
         """G w (R, K, c_out), phase after phase along K."""
-        W = cache.new(name, (self.R, self.K, self.c_out))
+        W = memory.new(name, (self.R, self.K, self.c_out))
         if self.backend.lifted.holds(self, w, W):
             return W
         parts = W.reshape(self.R, len(self.phases), -1)
@@ -230,9 +230,9 @@ class SpectralConvolution:
         self.backend.lifted.remember(self, w, W)
         return W
 
-    def lift_output(self, y: Array, cache: Buffers, name: str) -> Array:
+    def lift_output(self, y: Array, memory: Buffers, name: str) -> Array:
         """Aᵀ y (R, N, c_out)"""
-        Y = cache.new(name, (self.R, len(y), self.c_out))
+        Y = memory.new(name, (self.R, len(y), self.c_out))
         places = y.transpose(1, 2, 0, 3)
         if not places.flags.c_contiguous:
             places = self._scratch("blocks", places.shape)
