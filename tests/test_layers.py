@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tinygan import Network, Noise, get_backend
@@ -14,15 +14,18 @@ from tinygan.errors import OptionError, ShapeError
 from tinygan.gradcheck import check_layer
 from tinygan.nn import (
     BatchNorm,
+    Conv2D,
     Dense,
     Dropout,
     Flatten,
+    LayerNorm,
     LeakyReLU,
     Maxout,
     ReLU,
     Reshape,
     Sequential,
     Sigmoid,
+    Softplus,
     Tanh,
 )
 
@@ -68,7 +71,7 @@ def test_leaky_relu(open_backend, n, shape, slope):
     check_layer(LeakyReLU(slope), shape, batch=n, backend=open_backend)
 
 
-@pytest.mark.parametrize("layer", [ReLU(), Tanh(), Sigmoid()], ids=repr)
+@pytest.mark.parametrize("layer", [ReLU(), Tanh(), Sigmoid(), Softplus()], ids=repr)
 @geometries
 @given(batch, shapes)
 def test_activations(open_backend, layer, n, shape):
@@ -97,6 +100,21 @@ def test_batch_norm(open_backend, n, channels, before, eps):
         passes=NO_REVERSE,
         backend=open_backend,
     )
+
+
+@geometries
+@given(batch, size, st.sampled_from([(), (2,), (2, 3)]), st.sampled_from([1e-5, 1e-3]))
+def test_layer_norm(open_backend, n, channels, before, eps):
+    assume(math.prod(before) * channels != 2)  # they become -1 and 1: no slope left to compare
+    check_layer(LayerNorm(channels, eps), (*before, channels), batch=n, backend=open_backend)
+
+
+@pytest.mark.parametrize("activation", [LeakyReLU(), Softplus()], ids=repr)
+def test_layer_norm_between_convolutions(open_backend, activation):
+    chain = Sequential(
+        Conv2D(2, 3, 3, stride=2), LayerNorm(3), activation, Conv2D(3, 2, 3), LayerNorm(2)
+    )
+    check_layer(chain, (5, 4, 2), backend=open_backend, entries=30)
 
 
 @geometries
@@ -145,6 +163,7 @@ def test_activations_at_extremes(dtype):
         ReLU(): np.maximum(x, 0),
         Tanh(): np.tanh(x),
         Sigmoid(): np.where(x < -100, 0, 1 / (1 + np.exp(-np.clip(x, -80, None)))),
+        Softplus(): np.logaddexp(x, 0, dtype=dtype),
     }
     for layer, y in expected.items():
         net, site = bound(layer, (8,), dtype)
@@ -156,6 +175,20 @@ def test_sigmoid_keeps_its_relative_precision_far_left():
     net, site = bound(Sigmoid(), (2,))
     y = net.forward(np.array([[-40.0, -300.0]]), site)
     np.testing.assert_allclose(y, np.exp([[-40.0, -300.0]]), rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softplus_and_its_derivatives_keep_their_relative_precision(dtype):
+    """f' and f'' are found from y alone: 1 - exp(-y) by subtraction would be 0 far to the left."""
+    x = np.array([[-60.0, -20.0, -1.0, 0.0, 1.0, 20.0, 60.0]])
+    net, site = bound(Softplus(), (7,), dtype)
+    one, given_x = np.ones((1, 7), dtype), x.astype(dtype)
+    s, not_s = 1 / (1 + np.exp(-x)), 1 / (1 + np.exp(x))
+    close = {"rtol": 1e-5 if dtype == "float32" else 1e-12, "atol": 1e-36}
+    np.testing.assert_allclose(net.forward(given_x, site), np.logaddexp(x, 0), **close)
+    np.testing.assert_allclose(net.backward(one, site), s, **close)
+    net.jvp(one, site)
+    np.testing.assert_allclose(net.jvp_backward(None, one, site)[0], s * not_s, **close)
 
 
 def test_maxout_gives_a_tie_to_the_first_piece():
@@ -266,6 +299,47 @@ def test_batch_norm_refuses_the_reverse_of_its_jvp_and_points_to_layer_norm(trai
         net.jvp_backward(None, x, site)
 
 
+# ---- layer normalisation -----------------------------------------------------------------------
+
+
+def test_layer_norm_normalises_each_sample_by_itself():
+    net, site = bound(LayerNorm(3, eps=0.0), (2, 5, 3))
+    net.body.gamma, net.body.beta = 1.0, 0.0
+    x = np.random.default_rng(0).standard_normal((4, 2, 5, 3)) * 4 + 7
+    y = net.forward(x, site).copy()
+    np.testing.assert_allclose(y.mean(axis=(1, 2, 3)), 0, atol=1e-14)
+    np.testing.assert_allclose(y.var(axis=(1, 2, 3)), 1, rtol=1e-12)
+    others = x.copy()
+    others[1:] = 0.5 * others[1:] - 3.0
+    np.testing.assert_array_equal(net.forward(others, site)[0], y[0])
+    evaluated = net.forward(x, net.cache("evaluation", train=False))
+    np.testing.assert_array_equal(evaluated, y)
+
+
+def test_layer_norm_keeps_the_order_in_memory(open_backend):
+    backend = open_backend("float64")
+    net = Network(LayerNorm(3), (4, 5, 3), backend, "net")
+    site, images = net.cache("site"), backend.empty_images((2, 4, 5, 3))
+    images[...] = Noise(0, backend).normal("x", images.shape)
+    net.forward(images, site)
+    passes = [site.kept("x_hat"), net.backward(images, site), net.jvp(images, site)]
+    passes += net.jvp_backward(images, images, site)
+    for array in passes:
+        assert array.strides == images.strides
+
+
+def test_layer_norm_of_a_constant_sample_gives_beta():
+    net, site = bound(LayerNorm(3), (3,))
+    y = net.forward(np.full((2, 3), 7.0), site)
+    np.testing.assert_allclose(y, np.broadcast_to(net.body.beta, (2, 3)), atol=1e-12)
+    assert np.isfinite(net.backward(np.ones((2, 3)), site)).all()
+
+
+def test_only_batch_norm_couples_samples():
+    kinds = [BatchNorm(2), LayerNorm(2), Dense(2, 2), Dropout(0.5), Maxout(2, 2, 2), Softplus()]
+    assert [layer.couples_samples for layer in kinds] == [True, *[False] * 5]
+
+
 # ---- shapes ------------------------------------------------------------------------------------
 
 
@@ -276,6 +350,7 @@ def test_batch_norm_refuses_the_reverse_of_its_jvp_and_points_to_layer_norm(trai
         (Dense(4, 2), (2, 2), r"Dense\(4 -> 2\) expects \(N, 4\), got \(N, 2, 2\)"),
         (Maxout(4, 2, 3), (3,), r"Maxout\(4 -> 2, 3 pieces\) expects \(N, 4\), got \(N, 3\)"),
         (BatchNorm(4), (3,), r"BatchNorm\(4\) expects \(N, \.\.\., 4\), got \(N, 3\)"),
+        (LayerNorm(4), (3,), r"LayerNorm\(4\) expects \(N, \.\.\., 4\), got \(N, 3\)"),
         (Reshape(2, 2), (5,), r"Reshape\(2, 2\) expects 4 numbers a sample, got \(N, 5\)"),
         (
             Sequential(Dense(4, 3), Tanh(), Dense(2, 1)),
@@ -321,6 +396,11 @@ def torch_twin(torch, layer, net):
         "BatchNorm": lambda x: torch.nn.functional.batch_norm(
             x, None, None, own["gamma"], own["beta"], training=True, eps=layer.eps
         ),
+        "LayerNorm": lambda x: (
+            torch.nn.functional.layer_norm(x, x.shape[1:], eps=layer.eps) * own["gamma"]
+            + own["beta"]
+        ),
+        "Softplus": lambda x: torch.nn.functional.softplus(x, threshold=1000),
         "Flatten": lambda x: x.flatten(1),
         "Reshape": lambda x: x.reshape(len(x), *layer.shape),
     }
@@ -336,7 +416,10 @@ def torch_twin(torch, layer, net):
         (Tanh(), (4,)),
         (Sigmoid(), (4,)),
         (Maxout(5, 3, 4), (5,)),
+        (Softplus(), (4,)),
         (BatchNorm(4, eps=1e-3), (4,)),
+        (LayerNorm(4, eps=1e-3), (4,)),
+        (LayerNorm(3), (2, 5, 3)),
         (Flatten(), (2, 3, 1)),
         (Reshape(3, 2), (6,)),
     ],

@@ -1,4 +1,4 @@
-"""Minimax and non-saturating, kept apart and named so."""
+"""Every objective: values, gradients, the best D and what G then descends."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tinygan import get_backend, make_objective
 from tinygan.errors import OptionError
+from tinygan.gan.objectives import OBJECTIVES
 from tinygan.gradcheck import check_gradient
 from tinygan.nn import Cache
 
@@ -17,6 +18,7 @@ REAL, FAKE = rng.standard_normal((5, 1)) + 1, rng.standard_normal((5, 1)) - 1
 BOTH = [
     (name, loss) for name in ("minimax", "non-saturating") for loss in ("logits", "probabilities")
 ]
+CRITICS = ("lsgan", "hinge", "wgan")
 
 
 def sigmoid(x):
@@ -90,7 +92,7 @@ def test_equilibrium_values(name, loss):
     np.testing.assert_allclose(g, math.log(2) * (-1 if name == "minimax" else 1), rtol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "loss"), BOTH)
+@pytest.mark.parametrize(("name", "loss"), [*BOTH, *[(name, "logits") for name in CRITICS]])
 def test_losses_stay_on_the_device(name, loss):
     """0-d arrays: a Python number would have to wait for a GPU."""
     objective = make_objective(name, loss)
@@ -102,18 +104,227 @@ def test_losses_stay_on_the_device(name, loss):
         assert value.shape == ()
 
 
+# ---- least squares, hinge, Wasserstein -----------------------------------------------------------
+
+
+def losses_in_numpy(name, real, fake, real_target=1.0, share=1.0):
+    """(D's loss, G's loss), written out."""
+    if name == "lsgan":
+        d = share * (((real - real_target) ** 2).mean() + (fake**2).mean())
+        return d, ((fake - 1.0) ** 2).mean()
+    if name == "hinge":
+        d = np.where(real < 1.0, 1.0 - real, 0.0).mean() + np.where(fake > -1, 1 + fake, 0).mean()
+        return d, -fake.mean()
+    return fake.mean() - real.mean(), -fake.mean()
+
+
+@pytest.mark.parametrize("halved", [True, False])
+@pytest.mark.parametrize(
+    ("name", "real_target"), [("lsgan", 1.0), ("lsgan", 0.9), ("hinge", 1.0), ("wgan", 1.0)]
+)
+def test_critics_values_and_gradients(name, real_target, halved):
+    objective = make_objective(name, halved=halved, real_target=real_target)
+    share = 0.5 if halved else 1.0
+    value, d_real, d_fake = objective.discriminator(REAL, FAKE, cache())
+    g_value, g_fake = objective.generator(FAKE, cache())
+    expected = losses_in_numpy(name, REAL, FAKE, real_target, share)
+    np.testing.assert_allclose([value, g_value], expected, rtol=1e-12)
+    for at, d in ((0, d_real), (1, d_fake)):
+
+        def d_loss(x, at=at):
+            both = (x, FAKE) if at == 0 else (REAL, x)
+            return losses_in_numpy(name, *both, real_target, share)[0]
+
+        check_gradient(d_loss, (REAL, FAKE)[at], d)
+    check_gradient(lambda x: losses_in_numpy(name, REAL, x)[1], FAKE, g_fake)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_batches_of_any_size_and_dtype_on_every_backend(name, open_backend):
+    """Against NumPy in float64: means over each batch, and the dtype kept."""
+    backend = open_backend("float32")
+    objective, site = make_objective(name), Cache(backend)
+    real, fake = backend.from_host(REAL[:2]), backend.from_host(FAKE)
+    got = [*objective.discriminator(real, fake, site), *objective.generator(fake, site)]
+    want = [
+        *objective.discriminator(REAL[:2], FAKE, cache()),
+        *objective.generator(FAKE, cache()),
+    ]
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == backend.dtype
+        np.testing.assert_allclose(backend.to_host(a), b, rtol=2e-6, atol=1e-7)
+
+
+def test_hinge_is_silent_beyond_the_margin():
+    real, fake = np.array([[1.5], [0.5], [-3.0]]), np.array([[-1.5], [-0.5], [3.0]])
+    value, d_real, d_fake = make_objective("hinge").discriminator(real, fake, cache())
+    np.testing.assert_allclose(value, (0.0 + 0.5 + 4.0) / 3 * 2)
+    np.testing.assert_allclose(d_real, [[0.0], [-1 / 3], [-1 / 3]])
+    np.testing.assert_allclose(d_fake, [[0.0], [1 / 3], [1 / 3]])
+    _, d = make_objective("hinge").generator(fake, cache())
+    np.testing.assert_allclose(d, -1 / 3)  # G hears of every fake alike
+
+
+def test_a_wasserstein_critic_is_known_up_to_a_constant():
+    objective = make_objective("wgan")
+    assert objective.threshold is None
+    value, *_ = objective.discriminator(REAL, FAKE, cache())
+    raised, *_ = objective.discriminator(REAL + 7.0, FAKE + 7.0, cache())
+    np.testing.assert_allclose(value, raised, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "probability"),
+    [
+        ("minimax", 0.0, True),
+        ("non-saturating", 0.0, True),
+        ("lsgan", 0.5, False),
+        ("hinge", 0.0, False),
+        ("wgan", None, False),
+    ],
+)
+def test_what_a_score_means(name, threshold, probability):
+    objective = make_objective(name)
+    assert (objective.threshold, objective.probability) == (threshold, probability)
+
+
+# ---- the best D, and what G descends against it --------------------------------------------------
+
+# Two distributions on five points, as counts of samples, and a direction in which q may move.
+COUNTS_P, COUNTS_Q = np.array([8, 4, 2, 1, 1]), np.array([2, 1, 3, 6, 4])
+P, Q = COUNTS_P / 16, COUNTS_Q / 16
+MOVE = np.array([0.3, -0.5, 0.4, 0.1, -0.3])  # sums to zero
+
+
+def kl(p, q):
+    return np.sum(p * np.log(p / q))
+
+
+def jsd(p, q):
+    return 0.5 * kl(p, (p + q) / 2) + 0.5 * kl(q, (p + q) / 2)
+
+
+def triangle(p, q):
+    return np.sum((p - q) ** 2 / (p + q))
+
+
+def variation(p, q):
+    return 0.5 * np.abs(p - q).sum()
+
+
+# Objective -> (best scores, D's least loss as a sum, what G's gradient is the gradient of).
+BEST = {
+    "minimax": (np.log(P / Q), math.log(4) - 2 * jsd(P, Q), lambda q: 2 * jsd(P, q)),
+    "non-saturating": (
+        np.log(P / Q),
+        math.log(4) - 2 * jsd(P, Q),
+        lambda q: kl(q, P) - 2 * jsd(P, q),
+    ),
+    "lsgan": (
+        P / (P + Q),
+        0.5 - triangle(P, Q) / 4,
+        lambda q: 2 * kl(P, (P + q) / 2) - triangle(P, q) / 4,
+    ),
+    "hinge": (np.sign(P - Q), 2 - 2 * variation(P, Q), lambda q: 2 * variation(P, q)),
+}
+
+
+def samples_of(scores):
+    """Scores of 16 real and of 16 fake samples, a point's own as often as it is drawn."""
+    return (np.repeat(scores, counts)[:, None] for counts in (COUNTS_P, COUNTS_Q))
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_the_best_scores(name):
+    best, least, _ = BEST[name]
+    objective = make_objective(name, halved=False)
+
+    def d_loss(scores):
+        return float(objective.discriminator(*samples_of(scores), cache())[0])
+
+    np.testing.assert_allclose(d_loss(best), least, rtol=1e-12)
+    draws = np.random.default_rng(0).standard_normal((200, 5))
+    assert all(d_loss(best + 0.5 * draw) > least for draw in draws)
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_what_g_descends_against_the_best_scores(name):
+    """Samples move to where G's loss on them is lower; D is held fixed meanwhile."""
+    best, _, divergence = BEST[name]
+    generator = make_objective(name).generator
+    loss_at = np.array([float(generator(np.array([[s]]), cache())[0]) for s in best])
+    h = 1e-6
+    slope = (divergence(Q + h * MOVE) - divergence(Q - h * MOVE)) / (2 * h)
+    np.testing.assert_allclose(MOVE @ loss_at, slope, rtol=1e-8)
+
+
+def test_smoothed_least_squares_best_score():
+    _, d_real, d_fake = make_objective("lsgan", real_target=0.9).discriminator(
+        *samples_of(0.9 * P / (P + Q)), cache()
+    )
+    ends = np.cumsum(COUNTS_P)[:-1], np.cumsum(COUNTS_Q)[:-1]
+    for of_real, of_fake in zip(*(map(np.split, (d_real, d_fake), ends)), strict=True):
+        assert abs(of_real.sum() + of_fake.sum()) < 1e-15
+
+
+def test_wasserstein_on_a_line():
+    """The best D of slope at most 1 gives D's loss -W1; G then descends W1 itself."""
+    at, objective = np.array([0.0, 0.5, 1.5, 2.0, 4.0]), make_objective("wgan")
+    gaps = np.diff(at)
+
+    def w1(q):
+        return np.sum(np.abs(np.cumsum(P - q)[:-1]) * gaps)
+
+    # More p than q to the left of a gap: D falls across it, at slope 1.
+    best = np.concatenate([[0.0], np.cumsum(-np.sign(np.cumsum(P - Q)[:-1]) * gaps)])
+    value, *_ = objective.discriminator(*samples_of(best), cache())
+    np.testing.assert_allclose(value, -w1(Q), rtol=1e-12)
+    h = 1e-6
+    slope = (w1(Q + h * MOVE) - w1(Q - h * MOVE)) / (2 * h)
+    np.testing.assert_allclose(MOVE @ -best, slope, rtol=1e-8)
+    rng = np.random.default_rng(0)
+    for _ in range(100):  # no other D of slope at most 1 does better
+        other = np.concatenate([[0.0], np.cumsum(rng.uniform(-1, 1, 4) * gaps)])
+        assert float(objective.discriminator(*samples_of(other), cache())[0]) >= value
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (
             {"name": "wasserstein"},
-            "unknown objective 'wasserstein': choose minimax or non-saturating",
+            "unknown objective 'wasserstein': choose minimax, non-saturating, lsgan, hinge or wgan",
         ),
         ({"loss": "logit"}, "unknown loss 'logit': choose logits or probabilities"),
         ({"real_target": 1.1}, r"a label lies in \[0, 1\], got 1.1"),
         ({"real_target": float("nan")}, r"a label lies in \[0, 1\], got nan"),
+        ({"label_noise": 1.0}, r"noise on labels lies in \[0, 1\), got 1.0"),
+        (
+            {"name": "wgan", "real_target": 0.9},
+            "a real target of 0.9 has no meaning with wgan, which has no labels: choose minimax, "
+            "non-saturating or lsgan",
+        ),
+        ({"name": "hinge", "real_target": 0.9}, "a real target of 0.9 has no meaning with hinge"),
     ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(OptionError, match=message):
         make_objective(**options)
+
+
+@pytest.mark.parametrize("name", CRITICS)
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"loss": "probabilities"}, "loss 'probabilities' has no meaning with {}, whose D gives a"),
+        ({"flipped": True}, "flipped labels have a meaning with minimax and non-saturating only"),
+        ({"label_noise": 0.05}, "noise on labels has a meaning with minimax and non-saturating"),
+    ],
+    ids=str,
+)
+def test_combinations_without_meaning_are_refused(name, option, message):
+    with pytest.raises(OptionError, match=message.format(name)):
+        make_objective(name, **option)

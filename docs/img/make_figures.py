@@ -62,6 +62,34 @@ def two_objectives() -> Figure:
     return figure
 
 
+def five_objectives() -> Figure:
+    """docs/objectives.md: D's loss on one real sample, and the size of G's gradient on one fake."""
+    s, softplus = np.linspace(-4.0, 4.0, 321), lambda x: np.logaddexp(0.0, x)
+    losses = {
+        "cross-entropy": softplus(-s),
+        "lsgan": (s - 1.0) ** 2,
+        "hinge": np.maximum(0.0, 1.0 - s),
+        "wgan": -s,
+    }
+    gradients = {
+        "minimax": sigmoid(s),
+        "non-saturating": 1.0 - sigmoid(s),
+        "lsgan": 2.0 * np.abs(s - 1.0),
+        "hinge, wgan": np.ones_like(s),
+    }
+    colours = {"lsgan": "#4f8a5b", "hinge": ORANGE, "wgan": GREY, "cross-entropy": BLUE}
+    colours |= {"minimax": BLUE, "non-saturating": "black", "hinge, wgan": ORANGE}
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 2.9))
+    for axes, curves in zip(panels, (losses, gradients), strict=True):
+        for name, curve in curves.items():
+            axes.plot(s, curve, color=colours[name], label=name)
+        axes.axvline(0.0, color=GREY, lw=0.8)
+        axes.legend(frameon=False, fontsize=8)
+    panels[0].set(title="D's loss on one real sample", xlabel="its score", ylim=(-4.2, 6.0))
+    panels[1].set(title="how loudly a fake speaks: |gradient|", xlabel="its score", ylim=(0, 3.2))
+    return figure
+
+
 def smallest_game() -> Figure:
     """docs/algorithm1.md: V = theta psi, played simultaneously and alternating, eta = 0.2."""
     eta, start, steps = 0.2, (1.0, 0.0), 48
@@ -83,6 +111,7 @@ def smallest_game() -> Figure:
 FIGURES = {
     "best-discriminator": best_discriminator,
     "two-objectives": two_objectives,
+    "five-objectives": five_objectives,
     "smallest-game": smallest_game,
 }
 

@@ -1,6 +1,7 @@
 """What each player wants: a loss and its gradient on D's logits. Derivation: docs/objectives.md.
 
-D always ends in logits. An objective is two short functions: one for D, one for G.
+D always ends in logits. An objective is two short functions: one for D, one for G. Here stand
+the two cross-entropies; least squares, hinge and Wasserstein are in critics.py.
 At its optimum D(x) = p/(p + q) [game.2], that is, the logit is log p(x)/q(x) [game.4].
 With `probabilities` the same objective is computed through p = sigmoid(logit), as older code does.
 """
@@ -8,10 +9,18 @@ With `probabilities` the same objective is computed through p = sigmoid(logit), 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from tinygan.backend import Array
 from tinygan.errors import OptionError
+from tinygan.gan.critics import (
+    hinge_discriminator,
+    least_squares_discriminator,
+    least_squares_generator,
+    score_generator,
+    wasserstein_discriminator,
+)
 from tinygan.nn.cache import Cache
 
 PROBABILITY_CLIP = 1e-7  # float32 still tells 1 - 1e-7 from 1, not 1 - 1e-8; as in Keras
@@ -53,11 +62,20 @@ class Objective(NamedTuple):
     generator(fake_logits, cache)                  -> (loss, d_fake)
     Losses are 0-d arrays: making Python numbers of them would wait for a GPU.
     flipped: D's logits speak for "fake", where they else speak for "real".
+    threshold: D says "real" of a logit above it; None where D is defined up to a constant only,
+    and halfway between the mean scores of the two batches is all that one can take.
+    probability: sigmoid(logit) is D(x), the probability of "real".
     """
 
     discriminator: Callable[[Array, Array, Cache], tuple[Array, Array, Array]]
     generator: Callable[[Array, Cache], tuple[Array, Array]]
     flipped: bool = False
+    threshold: float | None = 0.0
+    probability: bool = True
+
+
+OBJECTIVES = ("minimax", "non-saturating", "lsgan", "hinge", "wgan")
+CROSS_ENTROPIES = ("minimax", "non-saturating")  # D(x) is a probability there, labels are labels
 
 
 def make_objective(
@@ -68,23 +86,72 @@ def make_objective(
     flipped: bool = False,
     label_noise: float = 0.0,
 ) -> Objective:
-    """The objective called `name` ("minimax" or "non-saturating").
+    """The objective called `name`, one of `OBJECTIVES`; OptionError for what has no meaning.
 
-    loss:         "logits" or "probabilities"
-    halved:       D's loss is the mean of its two halves, not their sum (equilibrium log 2, log 4)
+    loss:         "logits", or "probabilities" for the two cross-entropies
+    halved:       D's loss is the mean of its two halves, not their sum (equilibrium log 2, log 4);
+                  hinge and wgan know the sum only
     real_target:  D's label for real images; 0.9, say, smooths one-sidedly
     flipped:      labels say "fake": 1 for fakes, 1 - real_target for reals; G aims at 0
     label_noise:  r adds r·U(0, 1) to every one of D's labels, looked up in the cache's noise
     """
-    if name not in ("minimax", "non-saturating"):
-        raise OptionError(f"unknown objective {name!r}: choose minimax or non-saturating")
+    _check_values(name, loss, real_target, label_noise)
+    _check_meaning(name, loss, real_target, flipped, label_noise)
+    if name == "lsgan":
+        return _least_squares(real_target, 0.5 if halved else 1.0)
+    if name == "hinge":
+        return Objective(hinge_discriminator, score_generator, probability=False)
+    if name == "wgan":
+        return Objective(
+            wasserstein_discriminator, score_generator, threshold=None, probability=False
+        )
+    return _cross_entropy(name, LOSSES[loss], halved, real_target, flipped, label_noise)
+
+
+def _check_values(name: str, loss: str, real_target: float, label_noise: float) -> None:
+    if name not in OBJECTIVES:
+        known = ", ".join(OBJECTIVES[:-1])
+        raise OptionError(f"unknown objective {name!r}: choose {known} or {OBJECTIVES[-1]}")
     if loss not in LOSSES:
         raise OptionError(f"unknown loss {loss!r}: choose logits or probabilities")
     if not 0.0 <= real_target <= 1.0:
         raise OptionError(f"a label lies in [0, 1], got {real_target}")
     if not 0.0 <= label_noise < 1.0:
         raise OptionError(f"noise on labels lies in [0, 1), got {label_noise}")
-    bce = LOSSES[loss]
+
+
+def _check_meaning(
+    name: str, loss: str, real_target: float, flipped: bool, label_noise: float
+) -> None:
+    """Refuse what only a D that answers with a probability, or with labels, can be asked for."""
+    if name in CROSS_ENTROPIES:
+        return
+    if loss == "probabilities":
+        raise OptionError(
+            f"loss 'probabilities' has no meaning with {name}, whose D gives a score and no "
+            "probability: choose logits"
+        )
+    if flipped or label_noise:
+        option = "flipped labels have" if flipped else "noise on labels has"
+        raise OptionError(
+            f"{option} a meaning with {' and '.join(CROSS_ENTROPIES)} only, not with {name}"
+        )
+    if name != "lsgan" and real_target != 1.0:
+        raise OptionError(
+            f"a real target of {real_target} has no meaning with {name}, which has no labels: "
+            f"choose {', '.join(CROSS_ENTROPIES)} or lsgan"
+        )
+
+
+def _least_squares(real_target: float, share: float) -> Objective:
+    discriminator = partial(least_squares_discriminator, real_target=real_target, share=share)
+    return Objective(discriminator, least_squares_generator, threshold=0.5, probability=False)
+
+
+def _cross_entropy(
+    name: str, bce: Loss, halved: bool, real_target: float, flipped: bool, label_noise: float
+) -> Objective:
+    """Minimax or non-saturating, from the cross-entropy `bce`."""
     real_label = 1.0 - real_target if flipped else real_target
     fake_label, wanted = (1.0, 0.0) if flipped else (0.0, 1.0)  # G wants "real"  [obj.5]
 

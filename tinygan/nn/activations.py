@@ -67,7 +67,7 @@ class Smooth(Layer):
         """out = dy·f'(x)"""
         raise NotImplementedError
 
-    def d2f(self, y: Array) -> Array:
+    def d2f(self, y: Array, cache: Cache) -> Array:
         """f''(x)"""
         raise NotImplementedError
 
@@ -92,7 +92,7 @@ class Smooth(Layer):
     ) -> tuple[Array | None, Array]:
         y = cache.kept("y")
         dt = self.times_df(dty, y, cache, out=cache.like("dt", y))
-        dx = dty * cache.kept("t") * self.d2f(y)  # ty = t f'(x) bends with x  [act.3]
+        dx = dty * cache.kept("t") * self.d2f(y, cache)  # ty = t f'(x) bends with x  [act.3]
         if dy is not None:
             dx += self.backward(dy, cache)
         return dx, dt
@@ -109,7 +109,7 @@ class Tanh(Smooth):
     def times_df(self, dy: Array, y: Array, cache: Cache, out: Array) -> Array:
         return cache.backend.tanh_backward(dy, y, out=out)
 
-    def d2f(self, y: Array) -> Array:
+    def d2f(self, y: Array, cache: Cache) -> Array:
         return -2.0 * y * (1.0 - y * y)  # [act.6]
 
 
@@ -124,5 +124,29 @@ class Sigmoid(Smooth):
     def times_df(self, dy: Array, y: Array, cache: Cache, out: Array) -> Array:
         return cache.backend.sigmoid_backward(dy, y, out=out)
 
-    def d2f(self, y: Array) -> Array:
+    def d2f(self, y: Array, cache: Cache) -> Array:
         return y * (1.0 - y) * (1.0 - 2.0 * y)  # [act.7]
+
+
+class Softplus(Smooth):
+    """y = log(1 + exp(x)), f' = sigmoid(x) = 1 - exp(-y), f'' = f'(1 - f')."""
+
+    def f(self, x: Array, cache: Cache, out: Array) -> Array:
+        xp = cache.backend.xp  # log1p(exp(-|x|)) + max(x, 0): no exponential overflows
+        xp.abs(x, out=out)
+        xp.negative(out, out=out)
+        xp.exp(out, out=out)
+        xp.log1p(out, out=out)
+        out += xp.maximum(x, 0.0)
+        return out
+
+    def times_df(self, dy: Array, y: Array, cache: Cache, out: Array) -> Array:
+        xp = cache.backend.xp
+        xp.negative(y, out=out)
+        xp.expm1(out, out=out)  # 1 - exp(-y), to full precision also where y is tiny
+        xp.negative(out, out=out)
+        return xp.multiply(dy, out, out=out)
+
+    def d2f(self, y: Array, cache: Cache) -> Array:
+        xp = cache.backend.xp
+        return -xp.expm1(-y) * xp.exp(-y)  # [act.8]

@@ -16,6 +16,7 @@ class BatchNorm(Layer):
     momentum is 1 minus ours. Forward never moves them: `update_statistics(cache)` does.
     """
 
+    couples_samples = True
     gamma, beta, dgamma, dbeta = View(), View(), View(), View()
     running_mean, running_var = View(), View()
 

@@ -51,6 +51,10 @@ class Layer:
 
     # The range of the output, where the layer bounds it.
     reach: tuple[float, float] | None = None
+    # Whether an output depends on other samples of the batch: then D(x) has no slope of its own.
+    couples_samples: bool = False
+    # How many samples, one after another, make one output.
+    pack: int = 1
 
     def __init__(self) -> None:
         self.views: dict[str, Array] = {}

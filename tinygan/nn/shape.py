@@ -1,10 +1,11 @@
-"""Flatten and Reshape: the same numbers in the same order, seen in another shape."""
+"""Flatten, Reshape and Pack: the same numbers, seen in another shape."""
 
 from __future__ import annotations
 
 import math
 
 from tinygan.backend import Array
+from tinygan.errors import OptionError, ShapeError
 from tinygan.nn.cache import Cache
 from tinygan.nn.layer import Layer, Shape
 
@@ -62,6 +63,62 @@ class Flatten(Reshape):
 
     def __repr__(self) -> str:
         return "Flatten"
+
+
+class Pack(Layer):
+    """(N, ..., C) -> (N/m, ..., m·C): m samples that follow one another become one, for PacGAN.
+
+    Lin et al. 2018: what D then judges is whether all of them are real. The numbers are moved,
+    not changed: the Jacobian is a permutation [modes.4].
+    """
+
+    def __init__(self, m: int) -> None:
+        super().__init__()
+        if m < 1:
+            raise OptionError(f"a pack holds at least one sample, not {m}")
+        self.m = self.pack = m
+
+    def output_shape(self, shape: Shape) -> Shape:
+        self.expect(len(shape) >= 1, "(N, ..., C)", shape)
+        return (*shape[:-1], self.m * shape[-1])
+
+    def forward(self, x: Array, cache: Cache) -> Array:
+        if len(x) % self.m:
+            raise ShapeError(f"{self} expects a number of samples that {self.m} divides: {len(x)}")
+        cache.keep("shape_of", x)
+        return self._packed(x, cache, "y")
+
+    def _packed(self, x: Array, cache: Cache, name: str) -> Array:
+        m, c = self.m, x.shape[-1]
+        shape = (len(x) // m, *x.shape[1:-1], m * c)
+        y = cache.images(name, shape) if x.ndim == 4 else cache.new(name, shape)
+        for i in range(m):
+            y[..., i * c : (i + 1) * c] = x[i::m]
+        return y
+
+    def _unpacked(self, dy: Array, cache: Cache, name: str) -> Array:
+        x = cache.kept("shape_of")
+        dx, c = cache.like(name, x), x.shape[-1]
+        for i in range(self.m):
+            dx[i :: self.m] = dy[..., i * c : (i + 1) * c]
+        return dx
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        return self._unpacked(dy, cache, "dx")
+
+    def jvp(self, t: Array, cache: Cache) -> Array:
+        return self._packed(t, cache, "ty")
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        dx = None if dy is None else self.backward(dy, cache)
+        return dx, self._unpacked(dty, cache, "dt")
+
+    def __repr__(self) -> str:
+        return f"Pack({self.m})"
 
 
 def _reshaped(a: Array, shape: tuple[int, ...], cache: Cache, name: str) -> Array:
