@@ -8,7 +8,7 @@ Go on:  python examples/train_dcgan.py --resume runs/NAME --epochs 10
 from __future__ import annotations
 
 from tinygan import Network, Noise, get_backend
-from tinygan.gan import ORDERS
+from tinygan.gan import ORDERS, clip_weights
 from tinygan.presets import DCGANS
 from tinygan.run import load_images, make_game, one_line_errors, open_run, parse_options
 
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     # The players: z -> images that grow from 7×7 pixels, images that shrink to one logit.
     # Layers stand in tinygan/presets/dcgan.py, from top to bottom.
     G_body = recipe.generator(data.pixel_means(), recipe.labels)
-    D_body = recipe.discriminator(recipe.labels)
+    D_body = recipe.make_discriminator()
     G = Network(G_body, (recipe.latent,), backend, "G", noise)
     D = Network(D_body, data.image_shape, backend, "D", noise)
     steps_per_epoch = options.steps_per_epoch(len(data))
@@ -36,6 +36,8 @@ def main(argv: list[str] | None = None) -> None:
     # The moves: an update is the optimiser's; BatchNorm's running statistics follow G.
     def ascend_D() -> None:
         D_optimiser.step()
+        if recipe.clip:
+            clip_weights(D, recipe.clip)
 
     def descend_G() -> None:
         G_optimiser.step()

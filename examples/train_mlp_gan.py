@@ -8,7 +8,7 @@ Go on:  python examples/train_mlp_gan.py --resume runs/NAME --steps 6000
 from __future__ import annotations
 
 from tinygan import Network, Noise, get_backend
-from tinygan.gan import ORDERS
+from tinygan.gan import ORDERS, clip_weights
 from tinygan.presets import MLPS
 from tinygan.run import load_images, make_game, one_line_errors, open_run, parse_options
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # The players: z -> G -> image, image -> D -> logit. Layers stand in tinygan/presets/mlp.py.
     G_body = recipe.generator(data.pixel_means(), recipe.labels)
-    D_body = recipe.discriminator(recipe.labels)
+    D_body = recipe.make_discriminator()
     G = Network(G_body, (recipe.latent,), backend, "G", noise)
     D = Network(D_body, data.image_shape, backend, "D", noise)
     steps_per_epoch = options.steps_per_epoch(len(data))
@@ -35,6 +35,8 @@ def main(argv: list[str] | None = None) -> None:
     # The moves: an update is the optimiser's; BatchNorm's running statistics follow G.
     def ascend_D() -> None:
         D_optimiser.step()
+        if recipe.clip:
+            clip_weights(D, recipe.clip)
 
     def descend_G() -> None:
         G_optimiser.step()

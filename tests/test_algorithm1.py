@@ -213,7 +213,11 @@ def test_metrics(game, order):
     to_host = game.D.backend.to_host
     real, fake = to_host(game.real_logits), to_host(game.fake_logits)
     metrics = game.metrics()
-    assert list(metrics) == ["d_loss", "g_loss", "d_real", "d_fake", "acc_real", "acc_fake"]
+    names = ["d_loss", "g_loss", "d_real", "d_fake", "acc_real", "acc_fake"]
+    assert list(metrics) == [*names, "penalty", "g_gradient", "spread"]
+    gradients = to_host(game.G.gradients)
+    np.testing.assert_allclose(metrics["g_gradient"], np.linalg.norm(gradients), rtol=1e-5)
+    assert metrics["penalty"] == 0.0
     assert all(type(value) is float for value in metrics.values())
     np.testing.assert_allclose(metrics["d_real"], (1 / (1 + np.exp(-real))).mean(), rtol=1e-5)
     np.testing.assert_allclose(metrics["d_fake"], (1 / (1 + np.exp(-fake))).mean(), rtol=1e-5)

@@ -93,13 +93,13 @@ RECIPE += ("--log-every", 2, "--sample-every", 6, "--checkpoint-every", 6)  # ty
         ("--preset mlp-leaky --batch-size -4", "--batch-size: expected a whole number at least 1"),
         ("--preset mlp-leaky --batch-size 2.5", "given '2.5'"),
         ("--preset mlp-leaky --k 0", "--k: expected a whole number at least 1, given '0'"),
-        ("--preset mlp-leaky --k 2", "does not go with simultaneous play"),
+        ("--preset mlp-leaky --k 2 --order simultaneous", "does not go with simultaneous play"),
         ("--preset mlp-leaky --lr 0", "--lr: expected a number above 0"),
         ("--preset mlp-leaky --lr nan", "--lr: expected a number above 0"),
         ("--preset mlp-leaky --seed -1", "--seed: expected a whole number from 0"),
         ("--preset mlp-leaky --steps 5 --epochs 5", "not allowed with"),
-        ("--preset mlp-leaky --objective hinge", "invalid choice: 'hinge'"),
-        ("--preset mlp-leaky --data cifar", "invalid choice: 'cifar'"),
+        ("--preset mlp-leaky --objective hing", "invalid choice: 'hing'"),
+        ("--preset mlp-leaky --data cifar", "unknown data set 'cifar'"),
         ("--preset mlp-leaky --conditional two-hot", "invalid choice: 'two-hot'"),
         ("--preset mlp-leaky --tensorboard=yes", "ignored explicit argument 'yes'"),
         ("--preset dcgan-tff", "did you mean 'dcgan-tf'?"),
@@ -186,7 +186,7 @@ def test_a_resumed_run_keeps_its_recipe_and_its_data(run: Path, tmp_path: Path) 
         shape = (n, 28, 28) if "images" in name else (n,)
         (tmp_path / f"{name}-ubyte.gz").write_bytes(idx(np.zeros(shape)))
     errors = train("--resume", run, "--data-dir", tmp_path, "--steps", 20, code=2)
-    assert "not the images the run was started with" in errors
+    assert "not the data the run was started with" in errors
     assert (run / "run.json").read_bytes() == before
 
 
@@ -421,7 +421,7 @@ def test_a_run_is_measured_on_its_own_data_only(
         (tmp_path / f"train-{name}-ubyte.gz").write_bytes(idx(np.zeros(shape)))
     with pytest.raises(SystemExit):
         main(["evaluate", str(run), "--metric", "parzen", "--data-dir", str(tmp_path)])
-    assert "these are not the images the run was started with" in capsys.readouterr().err
+    assert "these are not the data the run was started with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["{}", "[{}]", "[3]", "["])

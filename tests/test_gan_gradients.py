@@ -14,7 +14,8 @@ from tinygan.nn import BatchNorm, Condition, Conv2D, ConvTranspose2D, Dropout, M
 from tinygan.presets import PRESETS, get_preset
 
 GAMES = dict(PRESETS)
-GAMES |= {f"{name} with labels": with_labels(preset) for name, preset in PRESETS.items()}
+IMAGES = {name: preset for name, preset in PRESETS.items() if preset.kind == "images"}
+GAMES |= {f"{name} with labels": with_labels(preset) for name, preset in IMAGES.items()}
 for name in ("mlp-leaky", "dcgan-radford"):
     GAMES[f"{name} with embedded labels"] = with_labels(PRESETS[name], embedding=3)
 for name in ("dcgan-tf", "dcgan-radford", "goodfellow2014"):  # where D has BatchNorm or Dropout

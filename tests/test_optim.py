@@ -8,7 +8,7 @@ import pytest
 from tinygan import SGD, Adam, Network, get_backend
 from tinygan.errors import CheckpointError, OptionError
 from tinygan.nn import Dense
-from tinygan.optim import constant, decay, ramp
+from tinygan.optim import constant, decay, hold, ramp
 
 rng = np.random.default_rng(0)
 START = rng.standard_normal(20)
@@ -190,3 +190,9 @@ def test_a_step_does_not_write_to_the_gradient():
 def test_a_rate_that_makes_no_sense_is_refused(make, hyper, words):
     with pytest.raises(OptionError, match=words):
         make(network(), **hyper)
+
+
+def test_a_held_rate_falls_in_a_straight_line():
+    rate = hold(2.0, 10, 30)
+    assert [rate(t) for t in (0, 10, 20)] == [2.0, 2.0, 1.0]
+    assert rate(30) == rate(99) == pytest.approx(0.02)

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinygan import Network, Noise, get_backend
 from tinygan.errors import ShapeError, TinyganError
+from tinygan.gan import make_objective
+from tinygan.gan.objectives import OBJECTIVES
+from tinygan.nn import Dense, Sequential
 from tinygan.run import curves, pictures
 from tinygan.run.atomic import write_bytes, write_json
-from tinygan.run.metrics_file import METRICS, MetricsFile, read_metrics
+from tinygan.run.metrics_file import HEADER, METRICS, OLDER_HEADER, MetricsFile, read_metrics
 
 
 def test_tiles_are_one_pixel_apart_and_nothing_is_around_them() -> None:
@@ -75,6 +79,37 @@ def test_equilibrium_lines() -> None:
     ]
 
 
+def test_equilibrium_lines_of_scores() -> None:
+    assert curves.loss_lines(True, "wgan")[0][0] == 0.0
+    assert curves.loss_lines(True, "hinge")[0][0] == 2.0
+    assert [level for level, _ in curves.loss_lines(False, "lsgan")] == [0.5, 0.25]
+    assert [level for level, _ in curves.loss_lines(True, "lsgan")] == [0.25]
+    assert curves.output_level("wgan") is None
+    assert curves.output_level("lsgan") == (0.5, "½: D cannot tell")
+
+
+@pytest.mark.parametrize("objective", ["minimax", "non-saturating", "lsgan"])
+@pytest.mark.parametrize("halved", [True, False])
+@pytest.mark.parametrize("real_target", [0.9, 0.7])
+def test_equilibrium_lines_are_where_the_losses_are(
+    objective: str, halved: bool, real_target: float
+) -> None:
+    """The objective itself, asked at the logit that the chapter gives."""
+    p = 0.5 * real_target
+    logit = p if objective == "lsgan" else math.log(p / (1.0 - p))
+    wanted = make_objective(objective, halved=halved, real_target=real_target)
+    backend = get_backend("numpy", "float64")
+    D = Network(Sequential(Dense(1, 1)), (1,), backend, "D", Noise(0, backend))
+    logits, cache = np.full((4, 1), logit), D.cache("losses")
+    d_loss, d_real, d_fake = wanted.discriminator(logits, logits, cache)
+    g_loss, _ = wanted.generator(logits, cache)
+    levels = [level for level, _ in curves.loss_lines(halved, objective, real_target)]
+    assert levels == pytest.approx([float(d_loss), float(g_loss)])
+    assert np.allclose(d_real + d_fake, 0.0, atol=1e-12)  # D is at rest there
+    level, _ = curves.output_level(objective, real_target) or (None, "")
+    assert level == pytest.approx(p)
+
+
 def test_smoothing_keeps_lines_straight_and_lengths_equal() -> None:
     line = np.linspace(3, 7, 50)
     assert np.allclose(curves.smooth(line, 9)[4:-4], line[4:-4])
@@ -84,27 +119,88 @@ def test_smoothing_keeps_lines_straight_and_lengths_equal() -> None:
     assert curves.smooth(noisy, 25)[50:-50].std() < 0.3 * noisy.std()
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5000])
-def test_curves_are_drawn_for_any_length(tmp_path: Path, rows: int) -> None:
+def columns_of(rows: int) -> dict[str, list[float]]:
     values = np.linspace(0.1, 0.9, rows).tolist()
-    metrics = {"step": list(range(rows)), "epoch": [1.0] * rows, **dict.fromkeys(METRICS, values)}
-    path = tmp_path / "losses.png"
-    curves.write_curves(path, metrics, halved=False, objective="minimax", title="t")
+    return {"step": list(range(rows)), "epoch": [1.0] * rows, **dict.fromkeys(METRICS, values)}
+
+
+def height_of(path: Path, metrics: dict[str, list[float]], objective: str = "minimax") -> int:
+    curves.write_curves(path, metrics, halved=False, objective=objective, title="t")
     with Image.open(path) as picture:
         assert picture.format == "PNG"
+        return picture.height
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5000])
+def test_curves_are_drawn_for_any_length(tmp_path: Path, rows: int) -> None:
+    height_of(tmp_path / "losses.png", columns_of(rows))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_curves_are_drawn_for_every_objective(tmp_path: Path, objective: str) -> None:
+    height_of(tmp_path / "losses.png", columns_of(40), objective)
+
+
+def test_curves_of_odd_runs_are_drawn(tmp_path: Path) -> None:
+    path, older = tmp_path / "losses.png", columns_of(40)
+    older |= dict.fromkeys(METRICS[6:], [math.nan] * 40)
+    assert height_of(path, older) < height_of(path, columns_of(40))  # panels left out
+    mixed = columns_of(40)
+    mixed |= dict.fromkeys(METRICS[6:], [math.nan] * 20 + [0.5] * 20)
+    height_of(path, mixed)
+    height_of(path, columns_of(40) | {"g_gradient": [0.0] * 40, "penalty": [0.0] * 40})
+    height_of(path, columns_of(3) | {"d_loss": [2.0] * 3, "g_loss": [2.0] * 3}, "wgan")
 
 
 def test_metrics_name_every_float32_exactly(tmp_path: Path) -> None:
-    bits = np.random.default_rng(1).integers(0, 0x7F000000, 600, dtype=np.uint32)
+    bits = np.random.default_rng(1).integers(0, 0x7F000000, 900, dtype=np.uint32)
     values = bits.view(np.float32)
     file = MetricsFile(tmp_path / "metrics.csv")
     file.start()
-    for i, six in enumerate(values.reshape(-1, 6)):
-        file.append(i, 1, dict(zip(METRICS, map(float, six), strict=True)))
+    for i, row in enumerate(values.reshape(-1, len(METRICS))):
+        file.append(i, 1, dict(zip(METRICS, map(float, row), strict=True)))
     file.close()
     columns = read_metrics(tmp_path / "metrics.csv")
     back = np.array([columns[name] for name in METRICS], np.float32).T.ravel()
-    assert struct.pack("600f", *back) == struct.pack("600f", *values)
+    assert struct.pack("900f", *back) == struct.pack("900f", *values)
+
+
+def older_file(path: Path) -> None:
+    """As it was before there were penalties."""
+    path.write_text(f"{OLDER_HEADER}\n1,1,1,2,3,4,5,6\n10,1,1,2,3,4,5,6\n15,2,1,2,3,4,5,6\n20,2,1")
+
+
+def test_a_file_of_an_older_version_is_read(tmp_path: Path) -> None:
+    older_file(tmp_path / "metrics.csv")
+    columns = read_metrics(tmp_path / "metrics.csv")
+    assert columns["step"] == [1, 10, 15]
+    assert columns["acc_fake"] == [6.0] * 3
+    assert all(math.isnan(value) for name in METRICS[6:] for value in columns[name])
+
+
+def test_a_file_of_an_older_version_goes_on_with_the_new_columns(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    older_file(path)
+    file = MetricsFile(path)
+    file.rewind(15, lambda step: step == 1 or step % 10 == 0)
+    file.append(20, 2, dict.fromkeys(METRICS, 0.5))
+    file.close()
+    assert path.read_text().splitlines() == [
+        HEADER,
+        "1,1,1,2,3,4,5,6,nan,nan,nan",
+        "10,1,1,2,3,4,5,6,nan,nan,nan",
+        "20,2,0.5,0.5,0.5,0.5,0.5,0.5,0.5,0.5,0.5",
+    ]
+    file.rewind(20, lambda step: True)
+    assert read_metrics(path)["step"] == [1, 10, 20]
+
+
+@pytest.mark.parametrize("columns", ["step,epoch,d_loss", OLDER_HEADER + ",spread"])
+def test_other_columns_are_no_older_version(tmp_path: Path, columns: str) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"{columns}\n" + ",".join("1" for _ in columns.split(",")) + "\n")
+    with pytest.raises(TinyganError, match="cannot read"):
+        read_metrics(path)
 
 
 def test_rewinding_keeps_the_regular_rows_only(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
+import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,6 +19,11 @@ from PIL import Image
 
 from tinygan.errors import CheckpointError, NonFiniteError, OptionError, TinyganError
 from tinygan.run import Run, checkpoint
+from tinygan.run.commands import info
+from tinygan.run.loop import say
+from tinygan.run.metrics_file import OLDER_HEADER, read_metrics
+from tinygan.run.pictures import write_grid
+from tinygan.run.progress import Progress
 
 
 class Part:
@@ -42,6 +50,7 @@ class Training:
     def __init__(self, folder: Path, total: int, *, resume: bool = False, **rest: object) -> None:
         self.part = Part(int(rest.pop("width", 3)))  # type: ignore[call-overload]
         self.nan_from = rest.pop("nan_from", None)
+        self.copies_from = rest.pop("copies_from", math.inf)  # the monitor's business
         self.step = 0
         self.run = Run(
             folder,
@@ -50,10 +59,9 @@ class Training:
             total_steps=total,
             steps_per_epoch=7,
             images_per_step=4,
-            value_range=(-1.0, 1.0),
-            grid=(2, 2),
             metrics=self.metrics,
             sample=lambda: np.tanh(np.resize(self.part.W, (4, 5, 5, 1))),
+            draw=lambda path, images: write_grid(path, images, (2, 2), (-1.0, 1.0)),
             diagnose=lambda: None if np.isfinite(self.part.W).all() else "G layer 0 Dense: W",
             resume=resume,
             progress=False,
@@ -69,6 +77,9 @@ class Training:
             "d_fake": 0.25,
             "acc_real": 1.0,
             "acc_fake": 0.0,
+            "penalty": 0.0,
+            "g_gradient": 1.0,
+            "spread": 0.5 if self.step < self.copies_from else 0.01,
         }
 
     def go(self, signal_at: dict[int, int] | None = None) -> Training:
@@ -109,7 +120,8 @@ def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
     assert training.step == 45
     assert steps_kept(folder) == [20, 40, 45]
     rows = (folder / "metrics.csv").read_text().splitlines()
-    assert rows[0] == "step,epoch,d_loss,g_loss,d_real,d_fake,acc_real,acc_fake"
+    columns = "step,epoch,d_loss,g_loss,d_real,d_fake,acc_real,acc_fake,penalty,g_gradient,spread"
+    assert rows[0] == columns
     assert [r.split(",")[:2] for r in rows[1:]] == [
         ["1", "1"],
         ["10", "2"],
@@ -353,3 +365,99 @@ def test_an_early_death_can_be_resumed(folder: Path) -> None:
     training = Training(folder, 20)
     next(iter(training.run.steps()))
     assert Training(folder, 20, resume=True).run.start == 0
+
+
+# ---- the monitor -------------------------------------------------------------------------------
+
+COLLAPSING = {"copies_from": 200, "sample_every": 1000, "checkpoint_every": 400}
+SAID = 210 + 1000  # three of five rows show it from step 220 on, ten steps after the row before
+
+
+def warnings_of(folder: Path) -> list[dict[str, object]]:
+    return list(json.loads((folder / "run.json").read_text()).get("warnings", []))
+
+
+class Recorded(Training):
+    """As a training program does it, a resumed run starts from the manifest of its run.json."""
+
+    def __init__(self, folder: Path, total: int, **rest: object) -> None:
+        super().__init__(folder, total, **rest)  # type: ignore[arg-type]
+        if rest.get("resume"):
+            self.run.manifest.update(json.loads((folder / "run.json").read_text()))
+
+
+def test_a_warning_is_said_once_and_kept(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Recorded(folder, 1500, **COLLAPSING).go()
+    (kept,) = warnings_of(folder)
+    said = [line for line in capsys.readouterr().err.splitlines() if ": warning: " in line]
+    assert said == [f"step {kept['step']}: warning: {kept['warning']}"]
+    assert kept["step"] == SAID
+    assert "collapsed onto few modes" in str(kept["warning"])
+
+
+@pytest.mark.parametrize("stop", [400, 1300])  # before the warning, and behind it
+def test_a_resumed_run_warns_as_a_straight_one(
+    tmp_path: Path, stop: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Recorded(tmp_path / "straight", 1500, **COLLAPSING).go()
+    Recorded(tmp_path / "halves", stop, **COLLAPSING).go()
+    Recorded(tmp_path / "halves", 1500, resume=True, **COLLAPSING).go()
+    assert warnings_of(tmp_path / "straight") == warnings_of(tmp_path / "halves") != []
+    assert capsys.readouterr().err.count(": warning: ") == 2  # one of each run
+
+
+def test_steps_that_are_made_again_are_not_warned_of_again(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = Recorded(folder, 2000, **COLLAPSING)
+    for step in killed.run.steps():
+        killed.step = step
+        killed.part.advance(step)
+        if step == 1290:
+            break  # the newest checkpoint is that of step 1200
+    Recorded(folder, 1500, resume=True, **COLLAPSING).go()
+    assert len(warnings_of(folder)) == 1
+    assert capsys.readouterr().err.count(": warning: ") == 1
+
+
+def test_info_shows_the_warnings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Recorded(folder, 1500, **COLLAPSING).go()
+    capsys.readouterr()
+    info(argparse.Namespace(run=folder))
+    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("warning"))
+    assert f"step {SAID}: generated samples are 0.01 times as far apart" in line
+
+
+def test_a_warning_stands_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar is wiped before it and drawn again behind it."""
+    terminal = io.StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
+    bar = Progress(0, 100, 4)
+    bar.advance()
+    with bar.aside():
+        say("a warning")
+    bar.close()
+    before, after = terminal.getvalue().split("a warning\n")
+    assert before.endswith("\r")
+    assert before.split("\r")[-2].strip() == ""
+    assert "step 1/100" in after
+
+
+def test_a_healthy_run_has_no_warnings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Recorded(folder, 1000, sample_every=1000, checkpoint_every=1000).go()
+    assert warnings_of(folder) == []
+    assert ": warning: " not in capsys.readouterr().err
+
+
+def test_a_run_of_an_older_version_goes_on(folder: Path) -> None:
+    Training(folder.with_name("straight"), 40).go()
+    Training(folder, 20).go()
+    path = folder / "metrics.csv"
+    rows = path.read_text().splitlines()
+    path.write_text("".join(",".join(row.split(",")[:8]) + "\n" for row in rows))
+    assert path.read_text().startswith(OLDER_HEADER + "\n")
+    Training(folder, 40, resume=True).go()
+    metrics, straight = read_metrics(path), read_metrics(folder.with_name("straight") / path.name)
+    assert metrics["step"] == straight["step"] == [1, 10, 20, 30, 40]
+    assert metrics["d_loss"] == straight["d_loss"]
+    assert [math.isnan(value) for value in metrics["spread"]] == [True] * 3 + [False] * 2

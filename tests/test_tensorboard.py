@@ -17,6 +17,8 @@ from test_run_loop import Training, snapshot
 from tinygan.errors import OptionError
 from tinygan.presets import PRESETS
 from tinygan.run import parse_options
+from tinygan.run.metrics_file import METRICS
+from tinygan.run.tensorboard import EventFiles
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
 
@@ -80,6 +82,18 @@ def test_losses_weights_and_grids_are_in_the_event_files(tmp_path: Path) -> None
         Image.open(tmp_path / "run" / "samples" / "step_0000020.png") as written,
     ):
         assert np.array_equal(np.asarray(logged.convert("L")), np.asarray(written))
+
+
+@pytest.mark.parametrize(("critic", "word"), [(False, "probability_of_real"), (True, "score")])
+def test_scores_are_not_called_probabilities(tmp_path: Path, critic: bool, word: str) -> None:
+    files = EventFiles(tmp_path / "tensorboard", critic)
+    files.open(0)
+    files.scalars(10, dict.fromkeys(METRICS, 0.5))
+    files.close()
+    tags = {tag for tag, _ in read(tmp_path)}
+    assert {tag.split("/")[0] for tag in tags if tag.endswith("/x")} == {word, "accuracy"}
+    assert {"loss/penalty", "gradient/G", "spread/fakes"} < tags
+    assert len(tags) == len(METRICS)
 
 
 def test_a_resumed_run_writes_no_step_twice(tmp_path: Path) -> None:

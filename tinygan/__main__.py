@@ -48,10 +48,10 @@ def parser() -> argparse.ArgumentParser:
     _add_checkpoint(evaluate)
     evaluate.add_argument(
         "--metric",
-        choices=("parzen", "agreement"),
+        choices=("parzen", "agreement", "modes"),
         required=True,
         help="parzen: log-likelihood, as in 2014; agreement: how often a classifier of real images "
-        "sees the label that G was asked for",
+        "sees the label that G was asked for; modes: how many modes of a known mixture G covers",
     )
     evaluate.add_argument("--data-dir", type=Path, metavar="DIR", help="folder of the idx files")
     evaluate.add_argument(

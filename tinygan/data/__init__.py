@@ -1,16 +1,40 @@
-"""Data sets: MNIST from idx files, and digits drawn from strokes for machines without a network."""
+"""Data sets: MNIST, digits drawn from strokes, worlds of the plane, sine curves."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from tinygan.data.curves import AMPLITUDES, curves
 from tinygan.data.dataset import Dataset
 from tinygan.data.minibatches import Minibatches
 from tinygan.data.mnist import load_mnist
+from tinygan.data.points import Mixture, PointBatches, PointSet
 from tinygan.data.strokes import strokes
+from tinygan.data.worlds import WORLDS, load_world
 from tinygan.errors import DataError, DownloadError
 
-__all__ = ["Dataset", "DownloadError", "Minibatches", "load_dataset", "load_mnist", "strokes"]
+__all__ = [
+    "CURVES",
+    "WORLDS",
+    "Dataset",
+    "DownloadError",
+    "Minibatches",
+    "Mixture",
+    "PointBatches",
+    "PointSet",
+    "load_curves",
+    "load_dataset",
+    "load_mnist",
+    "load_world",
+    "strokes",
+]
+
+CURVES = tuple(AMPLITUDES)
+
+
+def load_curves(name: str) -> PointSet:
+    """The curves called `name`: one of CURVES."""
+    return curves(family=name == "sine-family")
 
 
 def load_dataset(

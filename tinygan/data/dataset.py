@@ -45,6 +45,16 @@ class Dataset:
         return len(self.images)
 
     @property
+    def examples(self) -> NDArray[np.uint8]:
+        """The images."""
+        return self.images
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of one image."""
+        return self.image_shape
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of one image."""
         height, width, channels = self.images.shape[1:]

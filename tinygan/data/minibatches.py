@@ -1,4 +1,4 @@
-"""Minibatches: which images come when, as a function of the step, and their scaling to floats."""
+"""Minibatches of images, and their scaling to floats."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinygan.backend import Array
+from tinygan.data.order import Order
 from tinygan.errors import DataError, RangeWarning
 from tinygan.noise import Noise
 
@@ -15,8 +16,7 @@ from tinygan.noise import Noise
 class Minibatches:
     """Draws minibatches (m, H, W, C) from a uint8 master copy that lies on the backend.
 
-    with replacement:  every image of a batch is drawn from all
-    else:              epochs in a shuffled order; the last incomplete minibatch is dropped
+    Which images come when is the business of `Order`, which `m`, `k` and `replacement` go to.
 
     Pixels are scaled from 0…255 to `value_range` batch by batch. `reach` is the open or closed
     range that G's output can have, where one is known; DataError if data lie beyond it, and a
@@ -45,8 +45,6 @@ class Minibatches:
             raise TypeError(f"images must be a numpy.ndarray, got {type(images).__name__}")
         if images.dtype != np.uint8 or images.ndim != 4:
             raise DataError(f"images must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
-        if not 1 <= m <= len(images):
-            raise DataError(f"a minibatch of {m} cannot be drawn from {len(images)} images")
         if not low < high:
             raise DataError(f"pixels cannot be scaled to a range from {low:g} to {high:g}")
         if reach is not None and not (reach[0] <= low and high <= reach[1]):
@@ -64,18 +62,15 @@ class Minibatches:
             )
         on_host = noise.backend.name == "numpy"  # there the master copy is the data set itself
         self.images = images if on_host else noise.backend.from_host(images)
-        self.m, self.noise, self.k, self.replacement = m, noise, k, replacement
+        self.order, self.noise = Order(len(images), m, noise, k, replacement), noise
         self.scale, self.shift = (high - low) / 255.0, low
-        self.batches_per_epoch = len(images) // m
         self._out = noise.backend.empty((m, *images.shape[1:]))
-        self._order: tuple[int, Array] = (-1, None)
         self._labels = None if labels is None else _checked(labels, len(images), classes, noise)
         self._index: Array | None = None  # of the minibatch last drawn
 
     def __call__(self) -> Array:
         """The minibatch that belongs to where `noise` stands; a loan until the next call."""
-        index = self._with_replacement() if self.replacement else self._shuffled()
-        self._index = index
+        self._index = index = self.order()
         return self.noise.backend.gather_images(
             self.images, index, self.scale, self.shift, out=self._out
         )
@@ -87,17 +82,6 @@ class Minibatches:
         if self._index is None:
             raise RuntimeError("no minibatch has been drawn yet whose labels there could be")
         return self._labels[self._index]
-
-    def _with_replacement(self) -> Array:
-        return self.noise.integers("minibatch", self.m, len(self.images))
-
-    def _shuffled(self) -> Array:
-        step, sub = max(self.noise.step, 1), max(self.noise.sub, 1)  # from 0, before a run's first
-        epoch, batch = divmod((step - 1) * self.k + sub - 1, self.batches_per_epoch)
-        if self._order[0] != epoch:
-            order = self.noise.at(step=epoch).permutation("epoch", len(self.images))
-            self._order = (epoch, order)
-        return self._order[1][batch * self.m : (batch + 1) * self.m]
 
 
 def _checked(labels: Any, n: int, classes: int | None, noise: Noise) -> Array:

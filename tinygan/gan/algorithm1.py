@@ -11,6 +11,8 @@ from tinygan.backend import Array
 from tinygan.errors import OptionError
 from tinygan.gan.checks import check_players
 from tinygan.gan.objectives import Objective
+from tinygan.gan.penalties import Penalty, check_penalty
+from tinygan.gan.spread import spread
 from tinygan.nn.network import Network
 from tinygan.noise import Noise
 
@@ -79,6 +81,8 @@ class Game:
         draw_labels: Callable[[], Array] | None = None,
         labels_of_x: Callable[[], Array] | None = None,
         combined: bool = False,
+        penalty: Penalty | None = None,
+        instance_noise: float = 0.0,
     ) -> None:
         """`draw_noise()` gives z (m, latent) and `sample()` gives x (m, H, W, C), both as
         functions of where `noise` stands.
@@ -86,18 +90,25 @@ class Game:
         With labels the game is conditional [cond.6]: `draw_labels()` gives those to ask of G, again
         by `noise`, and `labels_of_x()` those of the x last sampled, integers (m,). `combined`: D
         judges fakes and reals as one batch [alg.6], not as two.
+
+        `penalty` on D's slope is a part of D's loss [gp.1]. `instance_noise` is the standard
+        deviation of normal noise on everything that D sees: [alg.7].
         """
         if (draw_labels is None) != (labels_of_x is None):
             raise OptionError("a conditional game needs both, labels to ask for and labels of x")
         check_players(G, D)
+        if penalty is not None:
+            check_penalty(D)
         self.G, self.D, self.objective = G, D, objective
         self.draw_noise, self.sample, self.noise = draw_noise, sample, noise
         self.draw_labels, self.labels_of_x, self.combined = draw_labels, labels_of_x, combined
+        self.penalty, self.instance_noise = penalty, instance_noise
         # Call sites: each pass whose activations must live at the same time has its own memory.
         self.G_of_z = G.cache("G(z)", noise=noise)
         self.D_of_x = D.cache("D(x)", noise=noise)
         self.D_of_fakes = D.cache("D(G(z))", noise=noise)
         self.D_of_both = D.cache("D(G(z), x)", noise=noise)
+        self.D_of_x_hat = D.cache("D(x_hat)", noise=noise)
         self._losses = D.cache("losses", noise=noise)
 
     def fakes(self, z: Array) -> Array:
@@ -108,17 +119,29 @@ class Game:
 
     def discriminator_gradient(self, x: Array, fakes: Array) -> None:
         """D.gradients = gradient of D's loss; G is not involved, its output is data: [alg.4]."""
+        self.x, self.shown = self._noisy(x, "x"), self._noisy(fakes, "G(z)")
         judge = self._judge_together if self.combined else self._judge_apart
-        self.real_logits, self.fake_logits = judge(x, fakes)
+        self.real_logits, self.fake_logits = judge(self.x, self.shown)
         self.d_loss, d_real, d_fake = self.objective.discriminator(
             self.real_logits, self.fake_logits, self._losses
         )
         self.D.gradients.fill(0)
         if self.combined:
             self.D.backward(self._joined("d", d_fake, d_real), self.D_of_both, input_grad=False)
-            return
-        self.D.backward(d_real, self.D_of_x, input_grad=False)
-        self.D.backward(d_fake, self.D_of_fakes, input_grad=False)
+        else:
+            self.D.backward(d_real, self.D_of_x, input_grad=False)
+            self.D.backward(d_fake, self.D_of_fakes, input_grad=False)
+        if self.penalty is not None:
+            self._penalise(self.penalty)
+
+    def _penalise(self, penalty: Penalty) -> None:
+        """D's loss and D.gradients take in the penalty; fakes keep their labels in it, all else has
+        those of x."""
+        if self.labels_of_x is not None:
+            of_fakes = penalty.at == "fakes"
+            self.D_of_x_hat.condition = self.G_of_z.condition if of_fakes else self.labels_of_x()
+        self.d_penalty = penalty.add_gradient(self.D, self.x, self.shown, self.D_of_x_hat)
+        self.d_loss = self.d_loss + self.d_penalty
 
     def generator_gradient(self, fakes: Array, judged: bool = False) -> None:
         """G.gradients = gradient of G's loss, through D: [alg.5].
@@ -126,7 +149,9 @@ class Game:
         `judged`: D's pass over these fakes (dropout masks included) is already at hand.
         """
         # G's turn and D's never overlap, so D's passes over fakes can share one call site.
-        logits = self.fake_logits if judged else self._judge_fakes(fakes)
+        if not judged:
+            self.shown = self._noisy(fakes, "G(z)")
+        logits = self.fake_logits if judged else self._judge_fakes(self.shown)
         self.g_loss, d_logits = self.objective.generator(logits, self._losses)
         if judged and self.combined:
             d_fakes = self._fakes_part(d_logits, fakes)
@@ -136,6 +161,15 @@ class Game:
         self.G.backward(d_fakes, self.G_of_z, input_grad=False)
 
     # ---- how D is called -----------------------------------------------------------------------
+
+    def _noisy(self, seen: Array, name: str) -> Array:
+        """What D sees of it: with instance noise (Sonderby et al. 2017), whose Jacobian is 1."""
+        if self.instance_noise == 0.0:
+            return seen
+        out = self._losses.like(f"noisy {name}", seen)
+        out[...] = self.noise.normal(f"instance noise/{name}", seen.shape, self.instance_noise)
+        out += seen  # [alg.7]
+        return out
 
     def _judge_fakes(self, fakes: Array) -> Array:
         """D's logits of the fakes, under the labels that G was asked for."""
@@ -158,7 +192,8 @@ class Game:
             both = (self.G_of_z.condition, self.labels_of_x())
             self.D_of_both.condition = self.D.backend.xp.concatenate(both)
         logits = self.D.forward(self._joined("x", fakes, x), self.D_of_both)
-        return logits[len(fakes) :], logits[: len(fakes)]
+        n = len(logits) // 2  # a packed D answers less often than it is asked
+        return logits[n:], logits[:n]
 
     def _fakes_part(self, d_logits: Array, fakes: Array) -> Array:
         """d_fakes through D's pass over both; G's loss does not look at the logits of x."""
@@ -181,26 +216,39 @@ class Game:
     def metrics(self) -> dict[str, float]:
         """What the last step saw, as Python numbers (on a GPU this waits for the device).
 
-        d_loss, g_loss; d_real = mean D(x) and d_fake = mean D(G(z)), probabilities of "real" also
-        where labels are flipped; acc_real and acc_fake, the shares of real and of fake images that
-        D told right.
+        d_loss, g_loss      D's with its penalty, which `penalty` gives by itself
+        d_real, d_fake      mean D(x) and D(G(z)), probabilities of "real" also where labels are
+                            flipped; mean scores where the objective makes a critic of D
+        acc_real, acc_fake  the shares of real and of fake samples that D told right
+        g_gradient          length of the gradient of G's loss on all of G's parameters
+        spread              how far apart fakes are, beside how far apart real samples are
         """
         real, fake = self.real_logits, self.fake_logits
         if self.objective.flipped:
             real, fake = -real, -fake
-        sigmoid, new = self.D.backend.sigmoid, self._losses.new
+        p_real, p_fake, threshold = real, fake, self.objective.threshold
+        if self.objective.probability:
+            sigmoid, new = self.D.backend.sigmoid, self._losses.new
+            p_real = sigmoid(real, out=new("p_real", real.shape))
+            p_fake = sigmoid(fake, out=new("p_fake", fake.shape))
+        if threshold is None:  # a critic is known up to a constant
+            threshold = 0.5 * (real.mean() + fake.mean())
+        gradient = self.G.gradients
         values = {
             "d_loss": self.d_loss,
             "g_loss": self.g_loss,
-            "d_real": sigmoid(real, out=new("p_real", real.shape)).mean(),
-            "d_fake": sigmoid(fake, out=new("p_fake", fake.shape)).mean(),
-            "acc_real": (real > 0).mean(),
-            "acc_fake": (fake <= 0).mean(),
+            "d_real": p_real.mean(),
+            "d_fake": p_fake.mean(),
+            "acc_real": (real > threshold).mean(),
+            "acc_fake": (fake <= threshold).mean(),
+            "penalty": 0.0 if self.penalty is None else self.d_penalty,
+            "g_gradient": self.D.backend.xp.sqrt((gradient * gradient).sum()),
+            "spread": spread(self.shown, self.x, self.D.backend.xp),
         }
         return {name: float(value) for name, value in values.items()}
 
     def first_nonfinite(self) -> str | None:
         """Where the first NaN or infinity stands, in words: parameters, then activations."""
-        sites = (self.G_of_z, self.D_of_x, self.D_of_fakes, self.D_of_both)
+        sites = (self.G_of_z, self.D_of_x, self.D_of_fakes, self.D_of_both, self.D_of_x_hat)
         found = self.G.first_nonfinite() or self.D.first_nonfinite()
         return found or next(filter(None, (site.first_nonfinite() for site in sites)), None)

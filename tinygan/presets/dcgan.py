@@ -29,7 +29,7 @@ from tinygan.nn.layer import Shape
 from tinygan.noise import Noise
 from tinygan.optim import Adam, Optimiser
 from tinygan.presets.mlp import adam_half
-from tinygan.presets.preset import Labels, Preset
+from tinygan.presets.preset import Labels, Preset, packed
 
 
 def keras_adam(network: Network, lr: float, steps_per_epoch: int) -> Optimiser:
@@ -63,10 +63,11 @@ def tf_generator(pixel_means: Any, labels: Labels) -> Sequential:
     )
 
 
-def tf_discriminator(labels: Labels) -> Sequential:
+def tf_discriminator(labels: Labels, packing: int = 1) -> Sequential:
     return Sequential(
+        *packed(packing),
         *labels.layers(),
-        Conv2D(1 + labels.width, 64, 5, stride=2),  # 14×14×64
+        Conv2D(packing + labels.width, 64, 5, stride=2),  # 14×14×64
         LeakyReLU(0.3),
         Dropout(keep=0.7),
         Conv2D(64, 128, 5, stride=2),  # 7×7×128
@@ -138,10 +139,11 @@ def radford_generator(pixel_means: Any, labels: Labels) -> Sequential:
     )
 
 
-def radford_discriminator(labels: Labels) -> Sequential:
+def radford_discriminator(labels: Labels, packing: int = 1) -> Sequential:
     return Sequential(
+        *packed(packing),
         *labels.layers(),
-        down(1 + labels.width, 64, b=zeros),  # 14×14×64
+        down(packing + labels.width, 64, b=zeros),  # 14×14×64
         LeakyReLU(0.2),
         down(64, 128),  # 7×7×128
         radford_norm(128),
@@ -170,10 +172,11 @@ def radford_32_generator(pixel_means: Any, labels: Labels) -> Sequential:
     )
 
 
-def radford_32_discriminator(labels: Labels) -> Sequential:
+def radford_32_discriminator(labels: Labels, packing: int = 1) -> Sequential:
     return Sequential(
+        *packed(packing),
         *labels.layers(),
-        down(1 + labels.width, 64, b=zeros),  # 16×16×64
+        down(packing + labels.width, 64, b=zeros),  # 16×16×64
         LeakyReLU(0.2),
         down(64, 128),  # 8×8×128
         radford_norm(128),
@@ -229,10 +232,11 @@ def pool_generator(pixel_means: Any, labels: Labels) -> Sequential:
     )
 
 
-def pool_discriminator(labels: Labels) -> Sequential:
+def pool_discriminator(labels: Labels, packing: int = 1) -> Sequential:
     return Sequential(
+        *packed(packing),
         *labels.layers(),
-        Conv2D(1 + labels.width, 16, 5, stride=2),  # 14×14×16
+        Conv2D(packing + labels.width, 16, 5, stride=2),  # 14×14×16
         LeakyReLU(0.3),
         MaxPool2D(2),  # 7×7×16
         Conv2D(16, 32, 5, stride=2),  # 4×4×32

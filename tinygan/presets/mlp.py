@@ -21,7 +21,7 @@ from tinygan.nn import (
 )
 from tinygan.nn.initialisers import he_uniform, output_bias, uniform
 from tinygan.optim import SGD, Adam, Optimiser, decay, ramp
-from tinygan.presets.preset import Labels, Preset
+from tinygan.presets.preset import Labels, Preset, packed
 
 
 def adam_half(network: Network, lr: float, steps_per_epoch: int) -> Optimiser:
@@ -52,11 +52,12 @@ def leaky_generator(pixel_means: Any, labels: Labels) -> Sequential:
     )
 
 
-def leaky_discriminator(labels: Labels) -> Sequential:
+def leaky_discriminator(labels: Labels, packing: int = 1) -> Sequential:
     return Sequential(
+        *packed(packing),
         Flatten(),
         *labels.layers(),
-        torch_dense(784 + labels.width, 512),
+        torch_dense(784 * packing + labels.width, 512),
         LeakyReLU(0.2),
         torch_dense(512, 256),
         LeakyReLU(0.2),
@@ -110,11 +111,12 @@ def batchnorm_generator(pixel_means: Any, labels: Labels) -> Sequential:
     return Sequential(*layers, Dense(1024, 784), Tanh(), Reshape(28, 28, 1))
 
 
-def batchnorm_discriminator(labels: Labels) -> Sequential:
+def batchnorm_discriminator(labels: Labels, packing: int = 1) -> Sequential:
     return Sequential(
+        *packed(packing),
         Flatten(),
         *labels.layers(),
-        Dense(784 + labels.width, 512),
+        Dense(784 * packing + labels.width, 512),
         LeakyReLU(0.2),
         Dense(512, 256),
         LeakyReLU(0.2),
@@ -157,12 +159,13 @@ def goodfellow_generator(pixel_means: Any, labels: Labels) -> Sequential:
     )
 
 
-def goodfellow_discriminator(labels: Labels) -> Sequential:
+def goodfellow_discriminator(labels: Labels, packing: int = 1) -> Sequential:
     return Sequential(
+        *packed(packing),
         Flatten(),
         Dropout(keep=0.8),
         *labels.layers(),
-        Maxout(784 + labels.width, units=240, pieces=5, W=uniform(0.005)),
+        Maxout(784 * packing + labels.width, units=240, pieces=5, W=uniform(0.005)),
         Dropout(keep=0.5),
         Maxout(240, units=240, pieces=5, W=uniform(0.005)),
         Dropout(keep=0.5),

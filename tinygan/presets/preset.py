@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tinygan.backend import Array, Backend
-from tinygan.nn import Condition, Layer, Network, Sequential
+from tinygan.errors import OptionError
+from tinygan.nn import BatchNorm, Condition, Layer, LayerNorm, Network, Pack, Sequential
 from tinygan.noise import Noise
 from tinygan.optim import Optimiser
 
@@ -35,16 +36,40 @@ class Labels(NamedTuple):
 UNLABELLED = Labels()
 
 
+def packed(packing: int) -> list[Layer]:
+    """The layer that hands D `packing` samples at a time; none for the usual one."""
+    return [Pack(packing)] if packing > 1 else []
+
+
+def with_layer_norm(body: Sequential) -> Sequential:
+    """The same layers, those that normalise over the batch replaced: it may then be penalised."""
+    return Sequential(*[_layer_norm(f) if isinstance(f, BatchNorm) else f for f in body.layers])
+
+
+def _layer_norm(norm: BatchNorm) -> Layer:
+    swapped = LayerNorm(norm.n, norm.eps)
+    swapped.parameters = norm.parameters  # gamma and beta start alike
+    return swapped
+
+
 @dataclass(frozen=True)
 class Preset:
     """A recipe. A command line overrides fields by `dataclasses.replace`.
 
     generator(pixel_means, labels)  builds G; `pixel_means` (NumPy, H·W·C, in [0, 1]) or None for a
                              G that will be loaded from a checkpoint
-    discriminator(labels)    builds D, ending in one logit
+    discriminator(labels, packing)  builds D, ending in one logit for every `packing` samples
     optimiser(net, lr, n)    makes a player's optimiser; n is the number of steps in an epoch
+    kind                     what G makes: "images", "points" of a plane, or "curves"
+    data                     the data set, unless another one of this kind is asked for
     value_range              of the pixels, as G's output activation has them
     labels                   what both players are told about each image
+    real_target              D's label for real samples; 0.9, say, smooths one-sidedly
+    penalty, penalty_weight  on D's gradient at its inputs: "gp", "gp-one-sided", "r1", "r2"
+    clip                     D's parameters are kept in [-clip, clip]
+    instance_noise           standard deviation of the noise on all that D sees
+    packing                  how many samples D judges at once
+    d_norm                   "layer" puts a LayerNorm in place of each BatchNorm of D
     combined                 D sees fakes and real images as one batch
     flipped, label_noise     D's targets are fake 1, real 0; to them, label_noise·U(0, 1) is added
     steps or epochs          how long the source trains
@@ -57,11 +82,13 @@ class Preset:
     source: str
     summary: str
     generator: Callable[[Any, Labels], Sequential]
-    discriminator: Callable[[Labels], Sequential]
+    discriminator: Callable[[Labels, int], Sequential]
     optimiser: Callable[[Network, float, int], Optimiser]
     lr: float
     batch_size: int
     order: str
+    kind: str = "images"
+    data: str = "mnist"
     value_range: tuple[float, float] = (-1.0, 1.0)
     latent: int = 100
     prior: str = "normal"
@@ -70,6 +97,13 @@ class Preset:
     objective: str = "non-saturating"
     loss: str = "logits"
     halved: bool = True
+    real_target: float = 1.0
+    penalty: str | None = None
+    penalty_weight: float = 10.0
+    clip: float | None = None
+    instance_noise: float = 0.0
+    packing: int = 1
+    d_norm: str | None = None
     combined: bool = False
     flipped: bool = False
     label_noise: float = 0.0
@@ -86,6 +120,20 @@ class Preset:
     log_every: int | None = None
     keep_last: int | None = None
     keep_every: int | None = None
+
+    def make_discriminator(self) -> Sequential:
+        """D's layers, with labels, packing and the kind of normalisation that is asked for."""
+        if self.packing > 1 and self.labels.classes:
+            raise OptionError(
+                "--packing does not go with --conditional: samples of one pack have no one label"
+            )
+        body = self.discriminator(self.labels, self.packing)
+        return with_layer_norm(body) if self.d_norm == "layer" else body
+
+    @property
+    def samples_per_batch(self) -> int:
+        """Samples in a minibatch: `batch_size` is how many of D's answers there are."""
+        return self.batch_size * self.packing
 
     def draw_latent(self, noise: Noise, purpose: str, n: int) -> Array:
         """z (n, latent) from the prior: "normal" N(0, I), or "uniform" of the same variance."""

@@ -3,13 +3,14 @@
 from tinygan.run.arguments import one_line_errors
 from tinygan.run.loop import Run
 from tinygan.run.manifest import make_manifest
-from tinygan.run.open import load_images, make_game, open_run
+from tinygan.run.open import load_images, load_points, make_game, open_run
 from tinygan.run.options import Options, parse_options
 
 __all__ = [
     "Options",
     "Run",
     "load_images",
+    "load_points",
     "make_game",
     "make_manifest",
     "one_line_errors",

@@ -60,12 +60,26 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
 
 def positive(text: str) -> float:
     """A finite float above 0."""
+    return _number(text, lambda value: value > 0, "a number above 0")
+
+
+def not_negative(text: str) -> float:
+    """A finite float, 0 or above."""
+    return _number(text, lambda value: value >= 0, "a number that is not negative")
+
+
+def share(text: str) -> float:
+    """A float in [0, 1]."""
+    return _number(text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+
+
+def _number(text: str, ok: Callable[[float], bool], expected: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, given {text!r}")
+    if not (math.isfinite(value) and ok(value)):
+        raise argparse.ArgumentTypeError(f"expected {expected}, given {text!r}")
     return value
 
 

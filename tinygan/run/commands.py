@@ -18,39 +18,62 @@ from tinygan.presets import PRESETS
 from tinygan.run.agreement import evaluate_agreement
 from tinygan.run.atomic import write_bytes
 from tinygan.run.checkpoint import list_checkpoints
-from tinygan.run.evaluate import append_result, describe, evaluate_parzen, read_results
+from tinygan.run.evaluate import (
+    append_result,
+    describe,
+    evaluate_modes,
+    evaluate_parzen,
+    read_results,
+    require_images,
+)
 from tinygan.run.export import describe_player, to_safetensors
 from tinygan.run.folder import RunFolder
 from tinygan.run.metrics_file import METRICS, read_metrics
 from tinygan.run.pictures import write_grid
+from tinygan.run.plane import write_points
 from tinygan.run.rebuild import Generator, in_words, load_generator, load_player
+from tinygan.run.sine_pictures import write_curve_picture
 
 
 def sample(given: argparse.Namespace) -> None:
-    """Draw images from G into a .npz (`samples`, float32 NHWC) or a .png (a grid).
+    """Draw from G into a .npz (`samples`, float32) or a .png.
 
-    From a conditional G, the .npz also holds `labels` (int64), those that were asked for.
+    Images are NHWC in the data's range; points and curves are in the user's own numbers. From a
+    conditional G, the .npz also holds `labels` (int64), those that were asked for.
     """
     out: Path = given.out or given.run / "generated.npz"
     if out.suffix not in (".npz", ".png"):
         raise OptionError(f"--out {out}: expected a name that ends in .npz or .png")
     generator = load_generator(given.run, given.checkpoint, given.backend, given.average_from)
     labels = generator.labels(given.n, _asked(given.labels))
-    images = generator.samples(given.n, given.seed, labels)
-    low, high = generator.preset.value_range
+    samples = generator.own_numbers(generator.samples(given.n, given.seed, labels))
+    kind, (low, high) = generator.preset.kind, generator.preset.value_range
+    about: dict[str, Any] = {} if labels is None else {"labels": labels}
+    within = ""
+    if kind == "images":
+        about["value_range"] = np.array([low, high], np.float32)
+        within = f" in [{low:g}, {high:g}]"
     if out.suffix == ".png":
-        write_grid(out, images, _grid(given.n, generator, given.labels), (low, high))
+        _draw(out, samples, generator, given.labels)
     else:
         content = io.BytesIO()
-        about: dict[str, Any] = {"value_range": np.array([low, high], np.float32)}
-        if labels is not None:
-            about["labels"] = labels
-        np.savez(content, samples=images, **about)
+        np.savez(content, samples=samples, **about)
         write_bytes(out, content.getvalue())
     print(
-        f"{out}: {given.n} images {images.shape[1:]} in [{low:g}, {high:g}] from "
+        f"{out}: {given.n} {kind} {samples.shape[1:]}{within} from "
         f"{generator.describe()}, seed {given.seed}{_of_labels(labels)}"
     )
+
+
+def _draw(out: Path, samples: np.ndarray, generator: Generator, labels: str | None) -> None:
+    """One picture of them, as fits their kind."""
+    kind, value_range = generator.preset.kind, generator.preset.value_range
+    if kind == "images":
+        write_grid(out, samples, _grid(len(samples), generator, labels), value_range)
+    elif kind == "points":
+        write_points(out, samples)
+    else:
+        write_curve_picture(out, samples, generator.manifest["data"].get("name"))
 
 
 def _asked(words: str | None) -> list[int] | None:
@@ -104,8 +127,14 @@ def info(given: argparse.Namespace) -> None:
     backend, recipe = manifest["backend"], manifest["recipe"]
     show("run", given.run)
     show("preset", f"{manifest.get('preset')} ({recipe.get('source', 'unknown source')})")
-    show("data", f"{data.get('images')} images {data.get('shape')} of {data.get('name')}")
-    names = ("batch_size", "k", "order", "objective", "loss", "lr", "seed")
+    kind = recipe.get("kind", "images")
+    show("data", f"{data.get('images')} {kind} {data.get('shape')} of {data.get('name')}")
+    names = ["batch_size", "k", "order", "objective", "loss", "lr", "seed"]
+    extra = ("penalty", "clip", "instance_noise", "d_norm")
+    names += [name for name in extra if options.get(name)]
+    names += ["penalty_weight"] if options.get("penalty") else []
+    names += ["packing"] if options.get("packing", 1) > 1 else []
+    names += ["real_target"] if options.get("real_target", 1.0) != 1.0 else []
     if options.get("conditional"):
         show("labels", f"{options['conditional']}, told to both players")
     show("options", ", ".join(f"{name.replace('_', ' ')} {options.get(name)}" for name in names))
@@ -124,8 +153,11 @@ def info(given: argparse.Namespace) -> None:
     steps = [checkpoint.step for checkpoint in list_checkpoints(place.checkpoints)]
     show("checkpoints", ", ".join(map(str, steps)) or "none")
     if place.metrics.exists() and (rows := read_metrics(place.metrics))["step"]:
-        last = ", ".join(f"{name} {rows[name][-1]:.3f}" for name in METRICS)
+        known = {name: rows[name][-1] for name in METRICS if not math.isnan(rows[name][-1])}
+        last = ", ".join(f"{name} {value:.3f}" for name, value in known.items())
         show("last metrics", f"step {rows['step'][-1]:.0f}, epoch {rows['epoch'][-1]:.0f}: {last}")
+    for warning in (each for each in manifest["warnings"] if isinstance(each, dict)):
+        show("warning", f"step {warning.get('step')}: {warning.get('warning')}")
     for result in read_results(place.evaluation):
         show("evaluation", describe(result))
 
@@ -140,7 +172,7 @@ def presets(given: argparse.Namespace) -> None:
     backend = get_backend("numpy")
     for preset in PRESETS.values():
         G = Network(preset.generator(None, preset.labels), (preset.latent,), backend, "G")
-        D = Network(preset.discriminator(preset.labels), G.output_shape, backend, "D")
+        D = Network(preset.make_discriminator(), G.output_shape, backend, "D")
         counts = f"{G.parameter_count:>10,} {D.parameter_count:>10,}"
         print(f"{preset.name:<17} {counts}  {preset.summary} ({preset.source})")
 
@@ -152,7 +184,11 @@ def evaluate(given: argparse.Namespace) -> None:
     if given.metric != "parzen" and given.split is not None:
         raise OptionError("--split goes with --metric parzen")
     generator = load_generator(given.run, given.checkpoint, given.backend, given.average_from)
-    if given.metric == "agreement":
+    if given.metric != "modes":
+        require_images(generator, given.metric)
+    if given.metric == "modes":
+        result = evaluate_modes(generator, given.seed)
+    elif given.metric == "agreement":
         result = evaluate_agreement(generator, given.data_dir, given.seed)
     else:
         result = evaluate_parzen(generator, given.split or "test", given.data_dir, given.seed)

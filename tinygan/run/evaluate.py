@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from tinygan.data import Dataset, load_dataset
+from tinygan.data.worlds import MIXTURES, load_world
 from tinygan.errors import OptionError
-from tinygan.metrics import parzen
+from tinygan.metrics import modes, parzen
 from tinygan.run.atomic import write_json
 from tinygan.run.manifest import check_data, describe_data
 from tinygan.run.rebuild import Generator
@@ -54,6 +55,41 @@ def evaluate_parzen(
     }
 
 
+def evaluate_modes(generator: Generator, seed: int = 0) -> dict[str, Any]:
+    """Modes covered and share of good samples, of 2 500 samples, as PacGAN counts them.
+
+    Raises OptionError for data whose modes are not known, DataError for other data than the run's.
+    """
+    name = str(generator.manifest["options"]["data"])
+    if generator.preset.kind != "points" or name not in MIXTURES:
+        raise OptionError(
+            f"--metric modes is for data with known modes ({', '.join(MIXTURES)}): "
+            f"this run was trained on {generator.manifest['data'].get('name', name)}"
+        )
+    data = load_world(name)
+    check_data(generator.manifest["data"], describe_data(data))
+    score = modes.mode_coverage(generator.samples(modes.SAMPLES, seed), MIXTURES[name]())
+    return {
+        "metric": "modes",
+        "step": generator.step,
+        "weights": generator.describe(),
+        "data": data.name,
+        "samples": score.samples,
+        "seed": seed,
+        "covered": score.covered,
+        "quality": score.quality,
+        "reverse_kl": score.reverse_kl,
+        "each_mode": list(score.counts),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def require_images(generator: Generator, metric: str) -> None:
+    """Raise OptionError unless it is images that this G makes."""
+    if generator.preset.kind != "images":
+        raise OptionError(f"--metric {metric} is for images: this G makes {generator.preset.kind}")
+
+
 def load_splits(generator: Generator, data_dir: Path | None = None) -> tuple[Dataset, Dataset]:
     """The training and the test set of a run, all of it, at the size that its G draws.
 
@@ -88,6 +124,13 @@ def describe(result: dict[str, Any]) -> str:
             f"{100 * result['classifier_accuracy']:.2f} % of {result['test_images']} real "
             f"{result['data']} test images ({which})"
         )
+    if result.get("metric") == "modes":
+        share, each = result["quality"], " ".join(map(str, result["each_mode"]))
+        return (
+            f"{result['covered']} of {len(result['each_mode'])} modes of {result['data']}, "
+            f"{100 * share:.1f} % of {result['samples']} samples are good "
+            f"(by mode: {each}; {which})"
+        )
     return (
         f"Parzen log-likelihood of {result['points']} {result['data']} {result['split']} images: "
         f"{result['mean']:.1f} ± {result['standard_error']:.1f} nats (sigma {result['sigma']:.4g}, "
@@ -102,6 +145,7 @@ NEEDED = {
         *("agreement", "each_label", "samples", "classifier_accuracy", "test_images"),
         *("data", "step"),
     },
+    "modes": {"covered", "quality", "each_mode", "samples", "data", "step"},
 }
 
 

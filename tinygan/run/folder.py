@@ -20,6 +20,7 @@ PARTS: dict[str, type] = {
     "backend": dict,
     "versions": dict,
     "sessions": list,
+    "warnings": list,
 }
 
 

@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from tinygan.errors import CheckpointError, NonFiniteError
+from tinygan.gan.monitor import Monitor
+from tinygan.gan.objectives import CROSS_ENTROPIES
 from tinygan.run import checkpoint as checkpoints
 from tinygan.run.checkpoint import Stateful
 from tinygan.run.curves import write_curves
 from tinygan.run.folder import FolderLock, Manifest, RunFolder
 from tinygan.run.interrupt import StopSignals
-from tinygan.run.metrics_file import MetricsFile, read_metrics
-from tinygan.run.pictures import write_animation, write_grid
+from tinygan.run.metrics_file import METRICS, MetricsFile, read_metrics
+from tinygan.run.pictures import write_animation
 from tinygan.run.progress import Progress
 from tinygan.run.tensorboard import EventFiles
 
@@ -31,11 +33,13 @@ class Run:
 
     ``for step in run.steps(): ...`` yields 1-based step numbers; the body makes the step. Around it
     the run reads metrics (every `log_every` steps), writes samples and checkpoints, and stops in
-    good order at Ctrl-C, SIGTERM or a non-finite value.
+    good order at Ctrl-C, SIGTERM or a non-finite value. A monitor reads the metrics, too, and warns
+    of a game that goes wrong.
 
     parts           what a checkpoint keeps, by name ("G", "D", "G_opt", ...)
-    metrics         reads d_loss, g_loss, d_real, d_fake, acc_real, acc_fake of the step just made
-    sample          images of a fixed noise batch: float (N, H, W, C) in `value_range`
+    metrics         reads the METRICS of the step just made: see Game.metrics
+    sample          what G makes of a fixed noise batch, as NumPy has it
+    draw            (path, samples) -> picture: makes one PNG of them and returns its pixels, uint8
     diagnose        words for the first non-finite value in the networks, or None
     tensorboard     also write event files; `histograms` are arrays whose spread they show
     keep_last       how many of the newest checkpoints are kept, besides every `keep_every`-th step
@@ -54,10 +58,9 @@ class Run:
         total_steps: int,
         steps_per_epoch: int,
         images_per_step: int,
-        value_range: tuple[float, float],
-        grid: tuple[int, int],
         metrics: Callable[[], Mapping[str, float]],
         sample: Callable[[], np.ndarray],
+        draw: Callable[[Path, np.ndarray], np.ndarray],
         diagnose: Callable[[], str | None],
         sample_every: int,
         checkpoint_every: int,
@@ -77,18 +80,25 @@ class Run:
         self._parts = parts
         self._steps_per_epoch = steps_per_epoch
         self._images_per_step = images_per_step
-        self._value_range = value_range
-        self._grid = grid
-        self._metrics, self._sample, self._diagnose = metrics, sample, diagnose
+        self._metrics, self._diagnose = metrics, diagnose
+        self._sample, self._draw = sample, draw
         self._sample_every, self._log_every = sample_every, log_every
         self._checkpoint_every = checkpoint_every
         self._keep_last, self._keep_every = keep_last, keep_every
         self._show_progress = progress
         self._csv = MetricsFile(self.folder.metrics)
+        self._options = manifest.get("options") or {}
+        self._objective = str(manifest.get("objective", "non-saturating"))
+        bounded = bool(self._options.get("penalty") or self._options.get("clip"))
+        self._monitor = Monitor(self._objective, bounded)
         self._lock = FolderLock(self.folder.path)
         self._curves_drawn = -math.inf
         self._histograms = histograms
-        self._events = EventFiles(self.folder.tensorboard) if tensorboard else None
+        self._events = (
+            EventFiles(self.folder.tensorboard, self._objective not in CROSS_ENTROPIES)
+            if tensorboard
+            else None
+        )
         if not resume:
             self.folder.refuse_used()
             self.folder.create()
@@ -161,6 +171,7 @@ class Run:
             return
         checkpoints.set_aside_later(self.folder.checkpoints, self.start)
         self._csv.rewind(self.start, self._log_due)
+        self._remember()
         if self._events:
             self._events.open(self.start + 1)
         self.folder.write_manifest(self.manifest)  # --steps may have changed
@@ -174,6 +185,8 @@ class Run:
         last = step == self.total_steps
         if self._log_due(step) or last:
             epoch, values = self._epoch(step), dict(self._metrics())
+            for words in self._monitor.see(step, values):
+                self._warn(step, words, bar)
             self._check_finite(step, values)
             self._csv.append(step, epoch, values)
             if self._events:
@@ -188,6 +201,22 @@ class Run:
         if saving:
             self._checkpoint(step)
         bar.advance()
+
+    def _warn(self, step: int, words: str, bar: Progress) -> None:
+        """Say it once, and keep it in run.json; a resumed run may come by the same step again."""
+        warning = {"step": step, "warning": words}
+        known = self.manifest.get("warnings", [])
+        if warning not in known:
+            self.manifest["warnings"] = [*known, warning]
+            self.folder.write_manifest(self.manifest)
+            with bar.aside():
+                say(f"step {step}: warning: {words}")
+
+    def _remember(self) -> None:
+        """Let the monitor see what an earlier process saw, and say nothing of it again."""
+        metrics = read_metrics(self.folder.metrics)
+        for i, step in enumerate(metrics["step"]):
+            self._monitor.see(int(step), {name: metrics[name][i] for name in METRICS})
 
     def _log_due(self, step: int) -> bool:
         return step == 1 or step % self._log_every == 0
@@ -217,8 +246,7 @@ class Run:
         )
 
     def _write_samples(self, step: int) -> None:
-        images = self._sample()
-        picture = write_grid(self.folder.sample(step), images, self._grid, self._value_range)
+        picture = self._draw(self.folder.sample(step), self._sample())
         if self._events:
             self._events.grid(step, picture)
             self._events.histograms(step, self._histograms())
@@ -243,7 +271,8 @@ class Run:
                 self.folder.curves,
                 metrics,
                 halved=bool(self.manifest.get("halved", False)),
-                objective=str(self.manifest.get("objective", "non-saturating")),
+                objective=self._objective,
+                real_target=float(self._options.get("real_target", 1.0)),
                 title=str(self.manifest.get("preset", "")),
             )
         self._curves_drawn = time.monotonic()

@@ -19,19 +19,20 @@ import numpy as np
 
 import tinygan
 from tinygan.backend.team import thread_count
+from tinygan.data import PointSet
 from tinygan.errors import DataError, OptionError
 from tinygan.run.folder import FORMAT, Manifest
 from tinygan.run.options import Options
 
 
-class Images(Protocol):
+class Examples(Protocol):
     """What is recorded of a data set."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def images(self) -> np.ndarray: ...
+    def examples(self) -> np.ndarray: ...
 
 
 class Place(Protocol):
@@ -42,7 +43,7 @@ class Place(Protocol):
     reason: str
 
 
-def make_manifest(options: Options, backend: Place, data: Images) -> Manifest:
+def make_manifest(options: Options, backend: Place, data: Examples) -> Manifest:
     """The content of run.json for a new run; for a resumed one the recorded, brought up to date.
 
     Raises DataError when the images are not those that the run was started with, OptionError when
@@ -95,14 +96,18 @@ def _plain(value: object) -> object:
     return getattr(value, "__name__", None) or str(value)
 
 
-def describe_data(data: Images) -> dict[str, Any]:
-    """Name, number, shape and sha256 of the bytes of a data set's images."""
-    images = np.ascontiguousarray(data.images)
+def describe_data(data: Examples) -> dict[str, Any]:
+    """Name, number, shape and sha256 of the bytes of a data set's examples."""
+    examples = np.ascontiguousarray(data.examples)
+    scale = {}
+    if isinstance(data, PointSet):  # the way back to the user's own numbers
+        scale = {"shift": np.asarray(data.shift).tolist(), "scale": data.scale}
     return {
+        **scale,
         "name": data.name,
-        "images": len(images),
-        "shape": list(images.shape[1:]),
-        "sha256": hashlib.sha256(images.data).hexdigest(),
+        "images": len(examples),
+        "shape": list(examples.shape[1:]),
+        "sha256": hashlib.sha256(examples.data).hexdigest(),
     }
 
 
@@ -156,12 +161,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def check_data(recorded: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raise DataError unless both descriptions are of the same images."""
+    """Raise DataError unless both descriptions are of the same examples."""
     if recorded.get("sha256") == given["sha256"]:
         return
     raise DataError(
-        f"these are not the images the run was started with: recorded {_in_words(recorded)}, "
-        f"given {_in_words(given)}; give the same --data-dir"
+        f"these are not the data the run was started with: recorded {_in_words(recorded)}, "
+        f"given {_in_words(given)}; give the same --data-dir, or --data FILE"
     )
 
 

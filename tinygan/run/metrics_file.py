@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,8 +13,11 @@ from typing import IO
 from tinygan.errors import TinyganError
 from tinygan.run.atomic import cannot_write, write_bytes
 
-METRICS = ("d_loss", "g_loss", "d_real", "d_fake", "acc_real", "acc_fake")
+OLDER = ("d_loss", "g_loss", "d_real", "d_fake", "acc_real", "acc_fake")  # all that there once was
+METRICS = (*OLDER, "penalty", "g_gradient", "spread")
 HEADER = ",".join(("step", "epoch", *METRICS))
+OLDER_HEADER = ",".join(("step", "epoch", *OLDER))
+UNKNOWN = ",nan" * (len(METRICS) - len(OLDER))
 
 
 class MetricsFile:
@@ -35,6 +39,7 @@ class MetricsFile:
         """Keep the rows up to `step` that a straight run would have; drop the rest.
 
         A last row that stands only because an earlier, shorter run ended there is not `regular`.
+        What a file of an older version does not know is nan from now on.
         """
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -42,14 +47,15 @@ class MetricsFile:
             lines = []
         except (OSError, UnicodeDecodeError) as problem:
             raise TinyganError(f"cannot read {self.path}: {problem}") from problem
-        if lines and lines[0] != HEADER + "\n":
+        older = bool(lines) and lines[0] == OLDER_HEADER + "\n"
+        if lines and not older and lines[0] != HEADER + "\n":
             raise TinyganError(f"{self.path} does not start with the columns {HEADER}")
         kept = [HEADER + "\n"]
         for line in lines[1:]:
             number = line.split(",", 1)[0]
             whole = line.endswith("\n") and number.isdigit()  # the last one may be torn
             if whole and int(number) <= step and regular(int(number)):
-                kept.append(line)
+                kept.append(line.rstrip("\n") + UNKNOWN + "\n" if older else line)
         write_bytes(self.path, "".join(kept).encode())
 
     def append(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
@@ -81,14 +87,17 @@ class MetricsFile:
 def read_metrics(path: Path) -> dict[str, list[float]]:
     """The columns of a metrics.csv by name; a torn last row is left out.
 
-    Raises TinyganError when the file cannot be read.
+    Columns that a file of an older version does not have are nan. Raises TinyganError when the
+    file cannot be read.
     """
     columns: dict[str, list[float]] = {name: [] for name in HEADER.split(",")}
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(line for line in file if line.endswith("\n")):
+            table = csv.DictReader(line for line in file if line.endswith("\n"))
+            older = table.fieldnames == OLDER_HEADER.split(",")
+            for row in table:
                 for name, column in columns.items():
-                    column.append(float(row[name]))
+                    column.append(math.nan if older and name not in row else float(row[name]))
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise TinyganError(f"cannot read {path}: {problem}") from problem
     return columns

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from tinygan.backend import Array
-from tinygan.data import Dataset, Minibatches, load_dataset
-from tinygan.gan import Game, make_objective
+from tinygan.data import (
+    CURVES,
+    Dataset,
+    Minibatches,
+    PointBatches,
+    PointSet,
+    load_curves,
+    load_dataset,
+    load_world,
+)
+from tinygan.errors import DataError
+from tinygan.gan import Game, make_objective, make_penalty
 from tinygan.nn import Network
 from tinygan.noise import Noise
 from tinygan.optim import Optimiser
@@ -17,6 +28,9 @@ from tinygan.presets import Preset
 from tinygan.run.loop import Run, say
 from tinygan.run.manifest import make_manifest, other_threads
 from tinygan.run.options import Options
+from tinygan.run.pictures import write_grid
+
+Draw = Callable[[Path, np.ndarray], np.ndarray]
 
 
 def load_images(options: Options) -> Dataset:
@@ -25,33 +39,34 @@ def load_images(options: Options) -> Dataset:
     return data.first(options.preset.train_images).padded(options.preset.image_size)
 
 
-def make_game(recipe: Preset, G: Network, D: Network, data: Dataset, noise: Noise) -> Game:
+def load_points(options: Options) -> PointSet:
+    """The points of a plane, or the curves, that the options ask for."""
+    if options.data_dir is not None:
+        raise DataError("--data-dir holds images: for points of your own give --data FILE.npy")
+    return load_curves(options.data) if options.data in CURVES else load_world(options.data)
+
+
+def make_game(
+    recipe: Preset, G: Network, D: Network, data: Dataset | PointSet, noise: Noise
+) -> Game:
     """What the players want, and what they are shown, as the recipe says."""
     objective = make_objective(
         recipe.objective,
         recipe.loss,
         recipe.halved,
+        real_target=recipe.real_target,
         flipped=recipe.flipped,
         label_noise=recipe.label_noise,
     )
-    told = recipe.labels.classes > 0
-    sample = Minibatches(
-        data.images,
-        recipe.batch_size,
-        noise,
-        recipe.value_range,
-        recipe.k,
-        recipe.replacement,
-        reach=G.body.reach,
-        labels=data.labels if told else None,
-        classes=recipe.labels.classes if told else None,
-    )
+    penalty = make_penalty(recipe.penalty, recipe.penalty_weight) if recipe.penalty else None
+    told, m = recipe.labels.classes > 0, recipe.samples_per_batch
+    sample, labels_of_x = _batches(recipe, data, m, noise, G)
 
     def draw_noise() -> Array:
-        return recipe.draw_latent(noise, "z", recipe.batch_size)
+        return recipe.draw_latent(noise, "z", m)
 
     def draw_labels() -> Array:
-        return recipe.draw_labels(noise, "labels", recipe.batch_size)
+        return recipe.draw_labels(noise, "labels", m)
 
     return Game(
         G,
@@ -61,15 +76,43 @@ def make_game(recipe: Preset, G: Network, D: Network, data: Dataset, noise: Nois
         sample,
         noise,
         draw_labels=draw_labels if told else None,
-        labels_of_x=sample.labels if told else None,
+        labels_of_x=labels_of_x,
         combined=recipe.combined,
+        penalty=penalty,
+        instance_noise=recipe.instance_noise,
     )
 
 
+def _batches(
+    recipe: Preset, data: Dataset | PointSet, m: int, noise: Noise, G: Network
+) -> tuple[Callable[[], Array], Callable[[], Array] | None]:
+    """What draws minibatches of m and, where the players are told labels, the labels of these."""
+    if isinstance(data, PointSet):
+        return PointBatches(data.points, m, noise, recipe.k, recipe.replacement), None
+    told = recipe.labels.classes > 0
+    sample = Minibatches(
+        data.images,
+        m,
+        noise,
+        recipe.value_range,
+        recipe.k,
+        recipe.replacement,
+        reach=G.body.reach,
+        labels=data.labels if told else None,
+        classes=recipe.labels.classes if told else None,
+    )
+    return sample, sample.labels if told else None
+
+
 def open_run(
-    options: Options, data: Dataset, game: Game, G_optimiser: Optimiser, D_optimiser: Optimiser
+    options: Options,
+    data: Dataset | PointSet,
+    game: Game,
+    G_optimiser: Optimiser,
+    D_optimiser: Optimiser,
+    draw: Draw | None = None,
 ) -> Run:
-    """The run that `options` ask for, new or resumed, on `data`.
+    """The run that `options` ask for, new or resumed, on `data`; `draw`: its own pictures.
 
     Raises DataError or OptionError when a resumed run was started on other images or elsewhere.
     """
@@ -94,11 +137,10 @@ def open_run(
         },
         total_steps=options.total_steps(images),
         steps_per_epoch=options.steps_per_epoch(images),
-        images_per_step=preset.batch_size * preset.k,
-        value_range=preset.value_range,
-        grid=preset.grid,
+        images_per_step=preset.samples_per_batch * preset.k,
         metrics=game.metrics,
         sample=grid_sampler(preset, game.G, game.noise),
+        draw=draw or picture_of(preset, data, game),
         diagnose=game.first_nonfinite,
         sample_every=options.steps_between("sample", images),
         checkpoint_every=options.steps_between("checkpoint", images),
@@ -110,6 +152,19 @@ def open_run(
         tensorboard=options.tensorboard,
         histograms=lambda: _spread(game),
     )
+
+
+def picture_of(preset: Preset, data: Dataset | PointSet, game: Game) -> Draw:
+    """What draws the samples of this kind into a file."""
+    if isinstance(data, PointSet) and preset.kind == "curves":
+        from tinygan.run.sine_pictures import SinePicture  # these two load matplotlib
+
+        return SinePicture(data, preset)
+    if isinstance(data, PointSet):
+        from tinygan.run.plane import PlanePicture
+
+        return PlanePicture(data, game, preset.packing)
+    return lambda path, images: write_grid(path, images, preset.grid, preset.value_range)
 
 
 def grid_sampler(preset: Preset, G: Network, noise: Noise) -> Callable[[], np.ndarray]:

@@ -6,25 +6,25 @@ run.json recorded; only how long it goes on and how often it writes may then be 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tinygan.errors import DataError, OptionError
-from tinygan.presets import MLPS, PRESETS, Labels, Preset
-from tinygan.run.arguments import OneLineParser, one_line_errors, one_of, positive, whole
+from tinygan.gan.objectives import CROSS_ENTROPIES
+from tinygan.presets import PAIRS, Preset
+from tinygan.run.arguments import one_line_errors
 from tinygan.run.folder import Manifest, RunFolder
+from tinygan.run.parser import CONDITIONAL, make_parser
 
-DATA_HELP = "default: mnist; auto takes strokes where MNIST cannot be had"
 DEFAULTS: dict[str, Any] = {
     "backend": "auto",
     "dtype": "float32",
     "seed": 0,
-    "data": "mnist",
+    "data": None,
     "data_dir": None,
     "conditional": None,
     "sample_every": 200,
@@ -34,7 +34,6 @@ DEFAULTS: dict[str, Any] = {
     "keep_every": None,
     "tensorboard": False,
 }
-CONDITIONAL = {"one-hot": Labels(10), "embedding": Labels(10, 50)}  # the digits
 YOUNGER: dict[str, Any] = {"conditional": None, "tensorboard": False}  # than some run folders
 OF_THE_PRESET = (
     "batch_size",
@@ -44,6 +43,13 @@ OF_THE_PRESET = (
     "objective",
     "loss",
     "lr",
+    "real_target",
+    "penalty",
+    "penalty_weight",
+    "clip",
+    "instance_noise",
+    "packing",
+    "d_norm",
 )  # fields an option overrides
 LENGTH = ("steps", "epochs")
 MAY_CHANGE = (
@@ -77,6 +83,7 @@ class Options:
     keep_every: int | None
     tensorboard: bool
     folder: Path
+    live: bool = False
     resume: bool = False
     from_step: int | None = None
     recorded: Manifest | None = None  # the run.json of a resumed run
@@ -93,12 +100,14 @@ class Options:
 
         The last, incomplete minibatch is dropped. Raises DataError when there is no whole one.
         """
-        if self.preset.batch_size > images:
+        batch = self.preset.samples_per_batch
+        if batch > images:
+            packs = f" in packs of {self.preset.packing}" if self.preset.packing > 1 else ""
             raise DataError(
-                f"--batch-size {self.preset.batch_size} is larger than the data set "
-                f"({images} images): choose a smaller one"
+                f"--batch-size {self.preset.batch_size}{packs} is larger than the data set "
+                f"({images} {self.preset.kind}): choose a smaller one"
             )
-        return max(1, images // self.preset.batch_size // self.preset.k)
+        return max(1, images // batch // self.preset.k)
 
     def total_steps(self, images: int) -> int:
         """The step at which the run ends: --steps, or --epochs of whole minibatches."""
@@ -117,92 +126,53 @@ class Options:
 
 
 def parse_options(
-    argv: Sequence[str] | None, description: str | None, presets: Mapping[str, Preset]
+    argv: Sequence[str] | None,
+    description: str | None,
+    presets: Mapping[str, Preset],
+    default: str | None = None,
 ) -> Options:
-    """Read the command line (None: the program's own).
+    """Read the command line (None: the program's own). `default` is the preset if none is given.
 
     A bad value prints one line, `error: ...`, and exits with status 2.
     """
     with one_line_errors():
-        given = vars(_parser(description, presets).parse_args(argv))
+        given = vars(make_parser(description, presets).parse_args(argv))
+        live = given.pop("live", False)
         if given.get("resume") is not None:
-            return _resumed(given, presets)
+            return dataclasses.replace(_resumed(given, presets), live=live)
         if "checkpoint" in given:
             raise OptionError("--checkpoint goes with --resume")
+        if default is not None:
+            given.setdefault("preset", default)
         if "preset" not in given:
             raise OptionError(f"give --preset (one of: {', '.join(presets)}) or --resume")
-        return _new(given, presets)
+        return dataclasses.replace(_new(given, presets), live=live)
 
 
-def _parser(description: str | None, presets: Mapping[str, Preset]) -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        description=description,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,  # only what was given is in the result
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--preset", type=_preset_of(presets), metavar="NAME", help=", ".join(presets))
-    add("--backend", choices=("auto", "numpy", "cupy"), help="where to compute (default: auto)")
-    add("--dtype", choices=("float32", "float64"), help="default: float32")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=whole(1), metavar="N", help="updates of G in total")
-    length.add_argument(
-        "--epochs", type=whole(1), metavar="N", help="passes over the data in total"
-    )
-    add("--batch-size", type=whole(1), metavar="M", help="images in a minibatch")
-    add("--k", type=whole(1), metavar="K", help="updates of D for each update of G")
-    add("--order", choices=("paper", "simultaneous", "alternating"), help="who moves when")
-    add("--objective", choices=("minimax", "non-saturating"), help="what G descends")
-    add("--loss", choices=("probabilities", "logits"), help="the form of the cross entropy")
-    add("--lr", type=positive, metavar="LR", help="learning rate of both players")
-    add("--seed", type=whole(0, 2**64 - 1), metavar="S", help="all randomness (default: 0)")
-    add(
-        "--conditional",
-        nargs="?",
-        const="one-hot",
-        choices=tuple(CONDITIONAL),
-        help="tell both players the digit, one-hot or as a learned vector",
-    )
-    add("--prior", choices=("normal", "uniform"), help="of z, both with variance 1")
-    add("--data", choices=("mnist", "strokes", "auto"), help=DATA_HELP)
-    add("--data-dir", type=Path, metavar="DIR", help="folder that holds the idx files")
-    add("--out", type=Path, metavar="DIR", help="a new run folder (default: runs/PRESET-DATE)")
-    add("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
-    add("--checkpoint", type=whole(0), metavar="STEP", help="resume from this older checkpoint")
-    add("--sample-every", type=whole(1), metavar="N", help="steps between sample grids")
-    add("--checkpoint-every", type=whole(1), metavar="N", help="steps between checkpoints")
-    add("--log-every", type=whole(1), metavar="N", help="steps between rows of metrics.csv")
-    add("--keep-last", type=whole(1), metavar="K", help="newest checkpoints kept (default: 3)")
-    add("--keep-every", type=whole(1), metavar="M", help="keep each M-th step's checkpoint, too")
-    add(
-        "--tensorboard",
-        action=argparse.BooleanOptionalAction,
-        help="write event files for TensorBoard into the run folder",
-    )
-    return parser
-
-
-def _preset_of(presets: Mapping[str, Preset]) -> Callable[[str], str]:
-    """A preset's name; one that the other example trains is answered with that example."""
-    known = one_of(presets, "preset")
-
-    def convert(text: str) -> str:
-        if text in PRESETS and text not in presets:
-            example = "train_mlp_gan.py" if text in MLPS else "train_dcgan.py"
-            raise argparse.ArgumentTypeError(f"{text} is trained by examples/{example}")
-        return known(text)
-
-    return convert
+def _fitting(given: dict[str, Any], preset: Preset) -> dict[str, Any]:
+    """What was given, a pair's name resolved, and what of the preset cannot go with it."""
+    given = {**PAIRS.get(given.get("objective", ""), {}), **given}
+    if given.get("objective") in PAIRS:
+        given["objective"] = PAIRS[given["objective"]]["objective"]
+    if given.get("penalty") == "none":
+        given["penalty"] = None
+    if given.get("objective", preset.objective) not in CROSS_ENTROPIES:
+        given.setdefault("loss", "logits")
+    if given.get("k", 1) > 1 and preset.order == "simultaneous":
+        given.setdefault("order", "paper")
+    return given
 
 
 def _new(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     preset = presets[given["preset"]]
+    given = _fitting(given, preset)
     folder = given.get("out") or _fresh_folder(preset.name)
     RunFolder(folder).refuse_used()
     if not (given.keys() & set(LENGTH)):
         given |= {"steps": preset.steps, "epochs": preset.epochs}
-    return _options(preset, {**DEFAULTS, **_suggested(preset), **given}, folder=folder)
+    return _options(
+        preset, {**DEFAULTS, "data": preset.data, **_suggested(preset), **given}, folder=folder
+    )
 
 
 def _suggested(preset: Preset) -> dict[str, Any]:
@@ -222,12 +192,17 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
         raise OptionError("--out cannot go with --resume: a run goes on in its own folder")
     manifest = RunFolder(folder).read_manifest()
     recorded = _recorded(folder, manifest["options"], presets)
+    preset = presets[recorded["preset"]]
+    given = _fitting(given, preset)
     for name, value in given.items():
         if name == "backend" and value == "auto":
             continue  # it stays on the recorded one
-        if name in recorded and name not in MAY_CHANGE and value != recorded[name]:
+        had = recorded[name] if name in recorded else getattr(preset, name, value)
+        if name == "data" and str(value).endswith(".npy") and str(had).endswith(".npy"):
+            continue  # a file may have moved; its content is compared
+        if name not in MAY_CHANGE and value != had:
             option = "--" + name.replace("_", "-")
-            has = f"{option} {recorded[name]}" if recorded[name] is not None else f"no {option}"
+            has = f"{option} {had}" if had is not None else f"no {option}"
             raise OptionError(
                 f"{option} {value} conflicts with the run in {folder}, which has {has}: "
                 "leave it out, or start a new run"
@@ -236,7 +211,7 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
         recorded = {**recorded, "steps": None, "epochs": None}
     merged = {**DEFAULTS, **recorded, **given, "backend": recorded["backend"]}
     return _options(
-        presets[recorded["preset"]],
+        preset,
         merged,
         folder=folder,
         resume=True,
@@ -257,7 +232,7 @@ def _recorded(
         elif value is not None:
             words += [f"--{option}={value}"]
     try:
-        given = vars(_parser(None, presets).parse_args(words))
+        given = vars(make_parser(None, presets).parse_args(words))
     except OptionError as problem:
         raise OptionError(f"{folder}/run.json cannot be resumed: {problem}") from None
     if missing := {"preset", "backend"} - given.keys():
@@ -271,8 +246,12 @@ def overridden(preset: Preset, values: Mapping[str, Any]) -> Preset:
     if (kind := values.get("conditional")) is not None:
         if not isinstance(kind, str) or kind not in CONDITIONAL:
             raise OptionError(f"conditional {kind!r} is not one of {', '.join(CONDITIONAL)}")
+        if preset.kind != "images":
+            raise OptionError(f"--conditional: {preset.kind} have no labels to tell")
         labels = CONDITIONAL[kind]
         fields |= {"labels": labels, "grid": (preset.grid[0], labels.classes)}
+    if fields.get("objective", preset.objective) not in CROSS_ENTROPIES:
+        fields |= {"flipped": False, "label_noise": 0.0}  # scores have no labels
     return dataclasses.replace(preset, **fields)
 
 

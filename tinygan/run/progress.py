@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tqdm import tqdm
 
@@ -58,6 +59,15 @@ class Progress:
             f"D accuracy real {real:.0%} fake {fake:.0%}, "
             f"{self._rate or 0:,.0f} images/s"
         )
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away while something else is written to the terminal."""
+        self._bar.clear()
+        try:
+            yield
+        finally:
+            self._bar.refresh()
 
     def advance(self) -> None:
         self._bar.update()

@@ -96,6 +96,13 @@ class Generator:
             start += len(batch)
         return images
 
+    def own_numbers(self, samples: np.ndarray) -> np.ndarray:
+        """Samples in the numbers of the user's own file, float64; others are as they are."""
+        data = self.manifest["data"]
+        if data.get("scale", 1.0) == 1.0:
+            return samples
+        return np.asarray(samples.astype(np.float64) * data["scale"] + np.asarray(data["shift"]))
+
     def batches(
         self, n: int, seed: int = 0, labels: np.ndarray | None = None
     ) -> Iterator[np.ndarray]:
@@ -143,7 +150,7 @@ def load_player(
     body = preset.generator(None, preset.labels)
     shape: Shape = (preset.latent,)
     if player == "D":
-        shape, body = body.output_shape(shape), preset.discriminator(preset.labels)
+        shape, body = body.output_shape(shape), preset.make_discriminator()
     network = Network(body, shape, place, player)
     load_checkpoint(checkpoint, {player: network})
     if average_from is None:

@@ -18,17 +18,22 @@ TAGS = {  # TensorBoard allows letters, digits and -/_. alone
     "d_fake": "probability_of_real/fakes",
     "acc_real": "accuracy/x",
     "acc_fake": "accuracy/fakes",
+    "penalty": "loss/penalty",
+    "g_gradient": "gradient/G",
+    "spread": "spread/fakes",
 }
+OF_A_CRITIC = {"d_real": "score/x", "d_fake": "score/fakes"}  # where D gives no probabilities
 
 
 class EventFiles:
     """The event files of a run, one for each session.
 
     A session that starts at a step makes TensorBoard forget what an earlier one, which was killed,
-    wrote about that step and later ones. Raises OptionError when tensorboardX is not installed.
+    wrote about that step and later ones. `critic`: D's output is a score and no probability.
+    Raises OptionError when tensorboardX is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, critic: bool = False) -> None:
         try:
             from tensorboardX import SummaryWriter
         except ImportError:
@@ -36,6 +41,7 @@ class EventFiles:
                 "--tensorboard needs the package tensorboardX: pip install tensorboardX"
             ) from None
         self._folder, self._make = folder, SummaryWriter
+        self._tags = {**TAGS, **OF_A_CRITIC} if critic else TAGS
         self._writer: Any = None
 
     def open(self, step: int) -> None:
@@ -44,9 +50,9 @@ class EventFiles:
         self._writer = self._make(str(self._folder), purge_step=step, filename_suffix=suffix)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Losses, D(x), D(G(z)) and D's accuracy."""
+        """The metrics of a step, each under its tag."""
         for name, value in values.items():
-            self._writer.add_scalar(TAGS.get(name, name), value, step)
+            self._writer.add_scalar(self._tags.get(name, name), value, step)
 
     def histograms(self, step: int, arrays: Mapping[str, np.ndarray]) -> None:
         """How the numbers of each array are spread."""
