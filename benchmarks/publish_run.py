@@ -17,27 +17,37 @@ from tinygan.run.folder import RunFolder
 FILES = ("run.json", "evaluation.json", "losses.png", "parzen_curve.json", "parzen_curve.png")
 
 
-def strip(run: Path, steps: list[int], scale: int = 2, gap: int = 8) -> Image.Image:
-    """The sample grids of `steps`, side by side."""
-    grids = [Image.open(RunFolder(run).sample(step)).convert("L") for step in steps]
-    width = sum(grid.width * scale + gap for grid in grids) - gap
-    row = Image.new("L", (width, max(grid.height for grid in grids) * scale), 255)
-    x = 0
-    for grid in grids:
-        row.paste(grid.resize((grid.width * scale, grid.height * scale)), (x, 0))
-        x += grid.width * scale + gap
+def enlarged(path: Path) -> Image.Image:
+    """A picture of samples, grey where it has no colour, small ones twice as large."""
+    picture = Image.open(path)
+    picture = picture.convert("RGB" if picture.mode == "RGB" else "L")
+    return (
+        picture
+        if picture.width > 400
+        else picture.resize((2 * picture.width, 2 * picture.height), 0)
+    )
+
+
+def strip(run: Path, steps: list[int], gap: int = 8) -> Image.Image:
+    """The pictures of `steps`, side by side; wide ones below one another."""
+    pictures = [enlarged(RunFolder(run).sample(step)) for step in steps]
+    width, height = pictures[0].size
+    down = width > height * 1.2
+    across = (0, height + gap) if down else (width + gap, 0)
+    size = [max(p.size[i] for p in pictures) + across[i] * (len(pictures) - 1) for i in (0, 1)]
+    row = Image.new(pictures[0].mode, (size[0], size[1]), "white")
+    for i, picture in enumerate(pictures):
+        row.paste(picture, (i * across[0], i * across[1]))
     return row
 
 
-def small_gif(run: Path, path: Path, frames: int = 36, scale: int = 2) -> None:
-    """The sample grids as a film of few frames and grey levels, early steps close together."""
-    grids = sorted(RunFolder(run).samples.glob("step_*.png"))
-    last = len(grids) - 1
+def small_gif(run: Path, path: Path, frames: int = 36) -> None:
+    """The pictures as a film of few frames and shades, early steps close together."""
+    pictures = sorted(RunFolder(run).samples.glob("step_*.png"))
+    last = len(pictures) - 1
     chosen = sorted({round(last * (i / (frames - 1)) ** 2) for i in range(frames)})
-    film = []
-    for i in chosen:
-        grid = Image.open(grids[i]).convert("L")
-        film.append(grid.resize((grid.width * scale, grid.height * scale), 0).quantize(12))
+    film = [enlarged(pictures[i]) for i in chosen]
+    film = [p.quantize(12 if p.mode == "L" else 32) for p in film]
     durations = [180] * (len(film) - 1) + [2500]
     film[0].save(path, save_all=True, append_images=film[1:], duration=durations, loop=0)
 
