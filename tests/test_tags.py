@@ -24,9 +24,9 @@ def remarks(source: str) -> str:
 
 
 def code_tags() -> dict[str, list[str]]:
-    """Tag -> the files of tinygan/ that name it."""
+    """Tag -> the files of tinygan/ and examples/ that name it."""
     tags: dict[str, list[str]] = {}
-    for path in sorted((ROOT / "tinygan").rglob("*.py")):
+    for path in sorted([*(ROOT / "tinygan").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]):
         for tag in TAG.findall(remarks(path.read_text(encoding="utf-8"))):
             tags.setdefault(tag, []).append(str(path.relative_to(ROOT)))
     return tags
@@ -50,7 +50,7 @@ def test_every_tag_in_the_code_has_its_formula():
 
 def test_every_formula_with_a_tag_has_its_line_of_code():
     missing = sorted(definitions().keys() - code_tags().keys())
-    assert not missing, f"no [tag] in a comment or docstring of tinygan/ for {missing}"
+    assert not missing, f"no [tag] in a comment or docstring of the code for {missing}"
 
 
 def test_a_formula_is_defined_once():
