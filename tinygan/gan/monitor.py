@@ -124,7 +124,7 @@ SIGNS = (
     ),
     Sign(
         "no-d",
-        1000,
+        1500,
         d_is_idle,
         "D has rated generated samples no lower than real ones for {steps:,} steps, without a "
         "break: it does not learn, or far too slowly, and G runs after a fixed opinion. See that D "
