@@ -58,7 +58,7 @@ class Training:
             {"G": self.part},
             total_steps=total,
             steps_per_epoch=7,
-            images_per_step=4,
+            samples_per_step=4,
             metrics=self.metrics,
             sample=lambda: np.tanh(np.resize(self.part.W, (4, 5, 5, 1))),
             draw=lambda path, images: write_grid(path, images, (2, 2), (-1.0, 1.0)),

@@ -57,7 +57,7 @@ class Run:
         *,
         total_steps: int,
         steps_per_epoch: int,
-        images_per_step: int,
+        samples_per_step: int,
         metrics: Callable[[], Mapping[str, float]],
         sample: Callable[[], np.ndarray],
         draw: Callable[[Path, np.ndarray], np.ndarray],
@@ -79,7 +79,7 @@ class Run:
         self.start = 0  # steps already made
         self._parts = parts
         self._steps_per_epoch = steps_per_epoch
-        self._images_per_step = images_per_step
+        self._samples_per_step = samples_per_step
         self._metrics, self._diagnose = metrics, diagnose
         self._sample, self._draw = sample, draw
         self._sample_every, self._log_every = sample_every, log_every
@@ -120,7 +120,10 @@ class Run:
         signals = StopSignals()
         self._lock.acquire()
         self._greet()
-        bar = Progress(self.start, self.total_steps, self._images_per_step, self._show_progress)
+        kind = str((self.manifest.get("recipe") or {}).get("kind", "images"))
+        bar = Progress(
+            self.start, self.total_steps, self._samples_per_step, self._show_progress, kind
+        )
         began, step = time.perf_counter(), self.start
         try:
             signals.install()

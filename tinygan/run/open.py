@@ -114,9 +114,9 @@ def open_run(
 ) -> Run:
     """The run that `options` ask for, new or resumed, on `data`; `draw`: its own pictures.
 
-    Raises DataError or OptionError when a resumed run was started on other images or elsewhere.
+    Raises DataError or OptionError when a resumed run was started on other data or elsewhere.
     """
-    preset, images = options.preset, len(data)
+    preset, n = options.preset, len(data)
     manifest = make_manifest(options, game.G.backend, data)
     on_numpy = game.G.backend.name == "numpy"
     if on_numpy and options.recorded and (note := other_threads(options.recorded)):
@@ -135,15 +135,15 @@ def open_run(
             "G_optimiser": G_optimiser,
             "D_optimiser": D_optimiser,
         },
-        total_steps=options.total_steps(images),
-        steps_per_epoch=options.steps_per_epoch(images),
-        images_per_step=preset.samples_per_batch * preset.k,
+        total_steps=options.total_steps(n),
+        steps_per_epoch=options.steps_per_epoch(n),
+        samples_per_step=preset.samples_per_batch * preset.k,
         metrics=game.metrics,
         sample=grid_sampler(preset, game.G, game.noise),
         draw=draw or picture_of(preset, data, game),
         diagnose=game.first_nonfinite,
-        sample_every=options.steps_between("sample", images),
-        checkpoint_every=options.steps_between("checkpoint", images),
+        sample_every=options.steps_between("sample", n),
+        checkpoint_every=options.steps_between("checkpoint", n),
         log_every=options.log_every,
         keep_last=options.keep_last,
         keep_every=options.keep_every,

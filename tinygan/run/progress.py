@@ -1,4 +1,4 @@
-"""The progress bar: step, epoch, losses, D's accuracy, images/s, time left."""
+"""The progress bar: step, epoch, losses, D's accuracy, samples a second, time left."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ FORMAT = "step {n}/{total} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}{post
 class Progress:
     """A tqdm bar on stderr; in a log file (no terminal) it writes a line's worth every 10 s."""
 
-    def __init__(self, start: int, total: int, images_per_step: int, shown: bool = True) -> None:
+    def __init__(
+        self,
+        start: int,
+        total: int,
+        samples_per_step: int,
+        shown: bool = True,
+        kind: str = "images",
+    ) -> None:
         shown = shown and sys.stderr is not None  # None where the caller closed it
         terminal = shown and sys.stderr.isatty()
         columns = os.get_terminal_size(sys.stderr.fileno()).columns if terminal else 0
@@ -34,7 +41,7 @@ class Progress:
             disable=not shown,
             file=sys.stderr,
         )
-        self._images_per_step = images_per_step
+        self._samples_per_step, self._kind = samples_per_step, kind
         self._step, self._time = start, time.perf_counter()
         self._rate: float | None = None
 
@@ -42,7 +49,7 @@ class Progress:
         """Set the words behind the bar from the metrics of `step`."""
         now = time.perf_counter()
         if step > self._step and now > self._time:
-            rate = (step - self._step) * self._images_per_step / (now - self._time)
+            rate = (step - self._step) * self._samples_per_step / (now - self._time)
             self._rate = rate if self._rate is None else 0.8 * self._rate + 0.2 * rate
         self._step, self._time = step, now
         self._bar.set_postfix_str(self._words(epoch, values), refresh=False)
@@ -51,13 +58,11 @@ class Progress:
         real, fake = values["acc_real"], values["acc_fake"]
         if self._narrow:
             losses = f"D {values['d_loss']:.2f} G {values['g_loss']:.2f}"
-            return (
-                f"epoch {epoch} {losses} D acc {real:.0%}/{fake:.0%} {self._rate or 0:,.0f} img/s"
-            )
+            return f"epoch {epoch} {losses} D acc {real:.0%}/{fake:.0%} {self._rate or 0:,.0f}/s"
         return (
             f"epoch {epoch}, D {values['d_loss']:.3f}, G {values['g_loss']:.3f}, "
             f"D accuracy real {real:.0%} fake {fake:.0%}, "
-            f"{self._rate or 0:,.0f} images/s"
+            f"{self._rate or 0:,.0f} {self._kind}/s"
         )
 
     @contextlib.contextmanager
