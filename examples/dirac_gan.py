@@ -11,6 +11,7 @@ One game:   python examples/dirac_gan.py --objective minimax --penalty r1 --pena
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
@@ -20,12 +21,13 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from tinygan import SGD, Game, Network, Noise, get_backend, make_objective
+from tinygan.errors import OptionError
 from tinygan.gan import ORDERS, simultaneous
 from tinygan.gan.constraints import clip_weights
 from tinygan.gan.objectives import OBJECTIVES
 from tinygan.gan.penalties import PENALTIES, make_penalty
 from tinygan.nn import Dense
-from tinygan.run import one_line_errors
+from tinygan.run.arguments import OneLineParser, one_line_errors, positive, whole
 
 
 class Rules(NamedTuple):
@@ -146,7 +148,7 @@ def portrait(axes: Axes, rules: Rules, path: np.ndarray) -> None:
     axes.spines[:].set_color(GREY)
 
 
-def draw(games: dict[str, Rules], orders: list[str], paths: Paths, out: str) -> None:
+def draw(games: dict[str, Rules], orders: list[str], paths: Paths, out: Path) -> None:
     """Four games in a row; under each other what the orders of play make of the same game."""
     matplotlib.use("Agg")
     wide, high = min(4, len(games)), -(-len(games) // 4) * len(orders)
@@ -183,18 +185,23 @@ def in_words(pair: np.ndarray) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--objective", choices=OBJECTIVES, help="one game (default: eight)")
-    parser.add_argument("--penalty", choices=PENALTIES)
-    parser.add_argument("--penalty-weight", type=float, default=0.3)
-    parser.add_argument("--clip", type=float, metavar="C", help="keep psi in [-C, C]")
-    parser.add_argument("--order", choices=ORDERS, help="default: simultaneous and alternating")
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--lr", type=float, default=0.2)
-    parser.add_argument("--out", default="dirac.png", help="the picture (default: dirac.png)")
+    add = parser.add_argument
+    add("--objective", choices=OBJECTIVES, help="one game (default: a gallery of eight)")
+    add("--penalty", choices=PENALTIES, help="on the slope of this game's D")
+    add("--penalty-weight", type=positive, default=0.3, metavar="W", help="of it (0.3)")
+    add("--clip", type=positive, metavar="C", help="keep this game's psi in [-C, C]")
+    add("--order", choices=ORDERS, help="of play (default: simultaneous and alternating)")
+    add("--steps", type=whole(1), default=500, metavar="N", help="moves of both players (500)")
+    add("--lr", type=positive, default=0.2, metavar="H", help="size of a move (0.2)")
+    add("--out", type=Path, default=Path("dirac.png"), help="the picture (dirac.png)")
     o = parser.parse_args(argv)
+    if o.objective is None and (o.penalty or o.clip):
+        raise OptionError("--penalty and --clip belong to one game: give its --objective")
+    if o.out.suffix not in (".png", ".svg", ".pdf") or not o.out.parent.is_dir():
+        raise OptionError(f"--out {o.out}: expected a .png, .svg or .pdf in a folder that exists")
     one = Rules(o.objective, o.penalty, o.penalty_weight, o.clip)
     games = {" + ".join(filter(None, one[:2])): one} if o.objective else GALLERY
     orders = [o.order] if o.order else ["simultaneous", "alternating"]
@@ -205,6 +212,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     print_table(games, orders, paths)
     draw(games, orders, paths, o.out)
+    print(f"phase portraits: {o.out}")
 
 
 if __name__ == "__main__":

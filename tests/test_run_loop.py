@@ -115,6 +115,23 @@ def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         )
 
 
+def test_a_signal_while_a_picture_is_drawn_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    training = Training(folder, 50)
+    draw = training.run._draw
+
+    def interrupted(path: Path, samples: np.ndarray) -> np.ndarray:
+        if path.stem.endswith("10"):
+            os.kill(os.getpid(), signal.SIGINT)
+        return draw(path, samples)
+
+    training.run._draw = interrupted
+    with pytest.raises(SystemExit):
+        training.go()
+    assert (folder / "checkpoints" / "step_0000010.safetensors").exists()
+    assert Training(folder, 50, resume=True).run.start == 10
+
+
 def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
     training = Training(folder, 45).go()
     assert training.step == 45

@@ -43,6 +43,8 @@ def packed(packing: int) -> list[Layer]:
 
 def with_layer_norm(body: Sequential) -> Sequential:
     """The same layers, those that normalise over the batch replaced: it may then be penalised."""
+    if not any(isinstance(f, BatchNorm) for f in body.layers):
+        raise OptionError("--d-norm layer: this D has no BatchNorm that LayerNorm could replace")
     return Sequential(*[_layer_norm(f) if isinstance(f, BatchNorm) else f for f in body.layers])
 
 

@@ -68,9 +68,9 @@ def not_negative(text: str) -> float:
     return _number(text, lambda value: value >= 0, "a number that is not negative")
 
 
-def share(text: str) -> float:
-    """A float in [0, 1]."""
-    return _number(text, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+def label(text: str) -> float:
+    """A float in (0, 1]."""
+    return _number(text, lambda value: 0 < value <= 1, "a number above 0, at most 1")
 
 
 def _number(text: str, ok: Callable[[float], bool], expected: str) -> float:

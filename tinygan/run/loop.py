@@ -132,8 +132,11 @@ class Run:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 for step in range(self.start + 1, self.total_steps + 1):
                     yield step
-                    self._after(step, bar, stopping=signals.requested is not None)
-                    if signals.requested is not None and step < self.total_steps:
+                    saved = self._after(step, bar)
+                    if signals.requested is not None:  # perhaps since a moment ago, in a picture
+                        if not saved:
+                            self._check_finite(step, {})
+                            self._checkpoint(step)
                         break
             self._csv.close()
             self._record_session(step, time.perf_counter() - began)
@@ -184,7 +187,8 @@ class Run:
         going = f"step {self.start + 1} to {self.total_steps}"
         say(f"{self.folder.path}: {going} on {where.get('reason') or 'this machine'}")
 
-    def _after(self, step: int, bar: Progress, stopping: bool) -> None:
+    def _after(self, step: int, bar: Progress) -> bool:
+        """Log, draw and save what is due at `step`; whether it was saved."""
         last = step == self.total_steps
         if self._log_due(step) or last:
             epoch, values = self._epoch(step), dict(self._metrics())
@@ -196,7 +200,7 @@ class Run:
                 self._events.scalars(step, values)
             bar.show(step, epoch, values)
         drawing = step % self._sample_every == 0 or last
-        saving = step % self._checkpoint_every == 0 or last or stopping
+        saving = step % self._checkpoint_every == 0 or last
         if drawing or saving:
             self._check_finite(step, {})
         if drawing:
@@ -204,6 +208,7 @@ class Run:
         if saving:
             self._checkpoint(step)
         bar.advance()
+        return saving
 
     def _warn(self, step: int, words: str, bar: Progress) -> None:
         """Say it once, and keep it in run.json; a resumed run may come by the same step again."""

@@ -165,7 +165,10 @@ def _fitting(given: dict[str, Any], preset: Preset) -> dict[str, Any]:
 
 def _new(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     preset = presets[given["preset"]]
+    weighted = "penalty_weight" in given
     given = _fitting(given, preset)
+    if weighted and given.get("penalty", preset.penalty) is None:
+        raise OptionError("--penalty-weight is the weight of a penalty: give --penalty, too")
     folder = given.get("out") or _fresh_folder(preset.name)
     RunFolder(folder).refuse_used()
     if not (given.keys() & set(LENGTH)):

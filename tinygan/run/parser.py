@@ -10,7 +10,7 @@ from tinygan.data import CURVES, WORLDS
 from tinygan.gan.objectives import OBJECTIVES
 from tinygan.gan.penalties import PENALTIES
 from tinygan.presets import EXAMPLES, PAIRS, PRESETS, Labels, Preset
-from tinygan.run.arguments import OneLineParser, not_negative, one_of, positive, share, whole
+from tinygan.run.arguments import OneLineParser, label, not_negative, one_of, positive, whole
 
 DATA = {"images": ("mnist", "strokes", "auto"), "points": WORLDS, "curves": CURVES}
 CONDITIONAL = {"one-hot": Labels(10), "embedding": Labels(10, 50)}  # the digits
@@ -32,7 +32,7 @@ def make_parser(description: str | None, presets: Mapping[str, Preset]) -> argpa
     length.add_argument(
         "--epochs", type=whole(1), metavar="N", help="passes over the data in total"
     )
-    add("--batch-size", type=whole(1), metavar="M", help="images in a minibatch")
+    add("--batch-size", type=whole(1), metavar="M", help="samples in a minibatch")
     add("--k", type=whole(1), metavar="K", help="updates of D for each update of G")
     add("--order", choices=("paper", "simultaneous", "alternating"), help="who moves when")
     add(
@@ -44,7 +44,7 @@ def make_parser(description: str | None, presets: Mapping[str, Preset]) -> argpa
     add("--penalty", choices=("none", *PENALTIES), help="on D's gradient at its inputs")
     add("--penalty-weight", type=positive, metavar="W", help="of the penalty (default: 10)")
     add("--clip", type=positive, metavar="C", help="keep D's parameters in [-C, C]")
-    add("--real-target", type=share, metavar="T", help="D's label for real: 0.9, say, smooths it")
+    add("--real-target", type=label, metavar="T", help="D's label for real: 0.9, say, smooths it")
     add("--instance-noise", type=not_negative, metavar="STD", help="noise on all that D sees")
     add("--packing", type=whole(1), metavar="P", help="samples that D judges at once (PacGAN)")
     add("--d-norm", choices=("layer",), help="LayerNorm in place of D's BatchNorm")
@@ -63,7 +63,7 @@ def make_parser(description: str | None, presets: Mapping[str, Preset]) -> argpa
     add("--out", type=Path, metavar="DIR", help="a new run folder (default: runs/PRESET-DATE)")
     add("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
     add("--checkpoint", type=whole(0), metavar="STEP", help="resume from this older checkpoint")
-    add("--sample-every", type=whole(1), metavar="N", help="steps between sample grids")
+    add("--sample-every", type=whole(1), metavar="N", help="steps between pictures")
     add("--checkpoint-every", type=whole(1), metavar="N", help="steps between checkpoints")
     add("--log-every", type=whole(1), metavar="N", help="steps between rows of metrics.csv")
     add("--keep-last", type=whole(1), metavar="K", help="newest checkpoints kept (default: 3)")
