@@ -2,7 +2,7 @@
 
 Start:  python examples/train_2d.py --preset ring-best
 Worlds: python examples/train_2d.py --preset ring-best --data moons   (or FILE.npy, points (N, 2))
-Go on:  python examples/train_2d.py --resume runs/NAME --epochs 20
+Go on:  python examples/train_2d.py --resume runs/NAME --steps 30000
 """
 
 from __future__ import annotations

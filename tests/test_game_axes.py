@@ -6,14 +6,27 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from narrow import game_of
+from narrow import game_of, with_labels
 
-from tinygan import SGD, alternating, get_backend, paper, simultaneous
+from tinygan import (
+    SGD,
+    Network,
+    Noise,
+    alternating,
+    get_backend,
+    make_objective,
+    paper,
+    simultaneous,
+)
+from tinygan.data import load_world
 from tinygan.errors import OptionError
 from tinygan.gan import ORDERS, clip_weights, make_penalty
+from tinygan.gan.objectives import OBJECTIVES
+from tinygan.gan.spread import spread
 from tinygan.gradcheck import GradientError, check_parameters
 from tinygan.nn import BatchNorm, LayerNorm, Pack
 from tinygan.presets import PRESETS, Labels
+from tinygan.run import make_game
 
 AXES = {
     "wgan-gp": {"objective": "wgan", "penalty": "gp"},
@@ -53,7 +66,11 @@ def value_of(game, x, z):
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_both_gradients_on_every_axis(preset, axis, backend64):
-    game = game_with(preset, axis, backend64)
+    check_both_gradients(game_with(preset, axis, backend64))
+
+
+def check_both_gradients(game):
+    """By differences."""
     x, z = game.sample(), game.draw_noise()
     game.discriminator_gradient(x, game.fakes(z))
     error = check_parameters(value_of(game, x, z), game.D, name="d_loss", entries=12)
@@ -67,6 +84,82 @@ def test_both_gradients_on_every_axis(preset, axis, backend64):
         return float(game.g_loss)
 
     assert check_parameters(g_loss, game.G, name="g_loss", entries=12) <= 1e-6
+
+
+def listen(game):
+    """A list of (call site, input) that grows with every pass of D."""
+    heard, forward = [], game.D.forward
+
+    def record(x, cache):
+        heard.append((cache, game.D.backend.to_host(x).copy()))
+        return forward(x, cache)
+
+    game.D.forward = record
+    return heard
+
+
+def slopes(D, points, labels=None):
+    """|grad D| at each point."""
+    site = D.cache("by hand")
+    site.condition = labels
+    logits = D.forward(points, site)
+    g = D.backward(D.backend.xp.ones_like(logits), site, param_grads=False)
+    return np.sqrt((D.backend.to_host(g) ** 2).reshape(len(g), -1).sum(axis=1))
+
+
+@pytest.mark.parametrize(("embedding", "penalty"), [(3, "r2"), (None, "gp"), (None, "r1")])
+@pytest.mark.parametrize("preset", ["mlp-leaky", "dcgan-pool"])
+def test_labels_at_the_points_of_a_penalty(preset, embedding, penalty, backend64):
+    """The fakes' are those that G was asked for, all other points have those of x."""
+    recipe = with_labels(PRESETS[preset], embedding)
+    game = game_of(replace(recipe, **BARE, penalty=penalty), backend64, m=6)
+    check_both_gradients(game)
+    heard, fakes = listen(game), game.fakes(game.draw_noise())
+    game.discriminator_gradient(game.sample(), fakes)
+    (points,) = (backend64.from_host(x, "float64") for site, x in heard if site is game.D_of_x_hat)
+    asked, of_x = game.G_of_z.condition, game.labels_of_x()
+    phi = {"gp": lambda r: (r - 1.0) ** 2}.get(penalty, lambda r: 0.5 * r**2)
+    of_fakes, of_reals = (
+        game.penalty.weight * phi(slopes(game.D, points, labels)).mean() for labels in (asked, of_x)
+    )
+    assert abs(of_fakes / of_reals - 1.0) > 0.01
+    expected = of_fakes if penalty == "r2" else of_reals
+    assert float(game.d_penalty) == pytest.approx(expected, rel=1e-9)
+
+
+def game_in_the_plane(backend, n=32, **changes):
+    """As the command line makes it, on the ring's first n points in minibatches of 8; the data."""
+    recipe, data = replace(PRESETS["ring-best"], batch_size=8, **changes), load_world("ring", n)
+    noise = Noise(0, backend, step=1)
+    G = Network(recipe.generator(None, recipe.labels), (recipe.latent,), backend, "G", noise)
+    D = Network(recipe.make_discriminator(), data.example_shape, backend, "D", noise)
+    return make_game(recipe, G, D, data, noise), data
+
+
+@pytest.mark.parametrize("halved", [True, False])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_halved_loss_halves_its_penalty(objective, halved, backend64):
+    """A weight is the papers', where D's loss is a sum; hinge and wgan are never halved."""
+    axes = {"objective": objective, "halved": halved, "penalty": "r1", "penalty_weight": 10.0}
+    game, _ = game_in_the_plane(backend64, **axes)
+    x = game.sample()
+    game.discriminator_gradient(x, game.fakes(game.draw_noise()))
+    whole, *_ = make_objective(objective, halved=False).discriminator(
+        game.real_logits, game.fake_logits, game.D.cache("whole")
+    )
+    share = 0.5 if halved and objective not in ("hinge", "wgan") else 1.0
+    penalty = 10.0 * 0.5 * (slopes(game.D, x) ** 2).mean()
+    assert penalty > 0.1
+    assert float(game.d_loss) == pytest.approx(share * (float(whole) + penalty), rel=1e-9)
+
+
+def test_the_k_minibatches_of_a_step_are_disjoint_in_the_plane(backend):
+    game, data = game_in_the_plane(backend, k=2)
+    seen = []
+    for game.noise.step in (1, 2):
+        for game.noise.sub in (1, 2):
+            seen += backend.to_host(game.sample()).tolist()
+    assert sorted(seen) == sorted(data.points.tolist())
 
 
 def test_a_penalty_left_out_of_the_gradient_is_found(backend64):
@@ -101,23 +194,57 @@ def test_batchnorm_in_d_does_not_go_with_a_penalty(backend):
     assert BatchNorm not in kinds
 
 
-@pytest.mark.parametrize("order", ORDERS)
 def test_layernorm_has_something_to_replace():
     with pytest.raises(OptionError, match="this D has no BatchNorm"):
         replace(PRESETS["mlp-leaky"], d_norm="layer").make_discriminator()
 
 
+@pytest.mark.parametrize("order", ORDERS)
 def test_instance_noise_is_on_all_that_d_sees_and_not_on_the_samples(order, backend):
     clean = game_with("mlp-leaky", "smoothed", backend)
     noisy = game_with("mlp-leaky", "smoothed", backend, instance_noise=0.5)
     for game in (clean, noisy):
         ORDERS[order](game, lambda: None, lambda: None)
     to_host = backend.to_host
-    for name in ("x", "shown"):
+    for name in ("shown_x", "shown"):
         difference = to_host(getattr(noisy, name)) - to_host(getattr(clean, name))
         assert 0.35 < difference.std() < 0.65
     z = noisy.draw_noise()
     np.testing.assert_array_equal(to_host(noisy.fakes(z)), to_host(clean.fakes(z)))
+
+
+@pytest.mark.parametrize("combined", [False, True])
+def test_instance_noise_on_x_is_not_that_on_the_fakes(combined, backend):
+    seen = []
+    for std in (0.0, 0.5):
+        changes = {**BARE, "combined": combined, "instance_noise": std}
+        game = game_of(replace(PRESETS["mlp-leaky"], **changes), backend, m=64)
+        heard = listen(game)
+        game.discriminator_gradient(game.sample(), game.fakes(game.draw_noise()))
+        seen.append(np.concatenate([x for _, x in heard]))
+    one, other = np.split(seen[1] - seen[0], 2)
+    assert one.shape == (64, 4, 3, 1)
+    correlation = np.corrcoef(one.ravel(), other.ravel())[0, 1]
+    assert abs(correlation) < 5.0 / one.size**0.5
+
+
+@pytest.mark.parametrize("std", [0.0, 0.5])
+@pytest.mark.parametrize("order", ORDERS)
+def test_spread_is_that_of_the_samples_without_noise(order, std, backend64):
+    game = game_with("mlp-leaky", "smoothed", backend64, instance_noise=std)
+    made, drawn, fakes, sample = [], [], game.fakes, game.sample
+    game.fakes = lambda z: made.append(fakes(z).copy()) or made[-1]
+    game.sample = lambda: drawn.append(sample().copy()) or drawn[-1]
+    ORDERS[order](game, lambda: None, lambda: None)
+    expected = float(spread(made[-1], drawn[-1], backend64.xp))
+    assert game.metrics()["spread"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_noise_does_not_hide_that_all_fakes_are_alike(backend):
+    game = game_with("mlp-leaky", "smoothed", backend, instance_noise=0.5)
+    game.G.parameters.fill(0)
+    paper(game, lambda: None, lambda: None)
+    assert game.metrics()["spread"] < 0.05
 
 
 def test_instance_noise_is_drawn_anew_for_every_turn(backend):

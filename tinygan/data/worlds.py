@@ -65,7 +65,7 @@ MIXTURES: dict[str, Callable[[], Mixture]] = {
     "grid": grid_mixture,
     "gaussians": pair_mixture,
 }
-CURVES: dict[str, Callable[[int, Noise], Array]] = {"moons": draw_moons, "swiss": draw_swiss}
+DRAWN: dict[str, Callable[[int, Noise], Array]] = {"moons": draw_moons, "swiss": draw_swiss}
 WORLDS = ("ring", "grid", "moons", "swiss", "gaussians")
 
 
@@ -92,7 +92,7 @@ def load_world(name_or_path: str, n: int = 100_000, seed: int = 0) -> PointSet:
     if mixture is not None:
         points = draw_mixture(mixture, n, noise)
     else:
-        points = CURVES[name_or_path](n, noise)
+        points = DRAWN[name_or_path](n, noise)
     return PointSet(name_or_path, np.round(points, DECIMALS).astype(np.float32), mixture)
 
 

@@ -119,9 +119,10 @@ class Game:
 
     def discriminator_gradient(self, x: Array, fakes: Array) -> None:
         """D.gradients = gradient of D's loss; G is not involved, its output is data: [alg.4]."""
-        self.x, self.shown = self._noisy(x, "x"), self._noisy(fakes, "G(z)")
+        self.x, self.made = x, fakes
+        self.shown_x, self.shown = self._noisy(x, "x"), self._noisy(fakes, "G(z)")
         judge = self._judge_together if self.combined else self._judge_apart
-        self.real_logits, self.fake_logits = judge(self.x, self.shown)
+        self.real_logits, self.fake_logits = judge(self.shown_x, self.shown)
         self.d_loss, d_real, d_fake = self.objective.discriminator(
             self.real_logits, self.fake_logits, self._losses
         )
@@ -140,7 +141,7 @@ class Game:
         if self.labels_of_x is not None:
             of_fakes = penalty.at == "fakes"
             self.D_of_x_hat.condition = self.G_of_z.condition if of_fakes else self.labels_of_x()
-        self.d_penalty = penalty.add_gradient(self.D, self.x, self.shown, self.D_of_x_hat)
+        self.d_penalty = penalty.add_gradient(self.D, self.shown_x, self.shown, self.D_of_x_hat)
         self.d_loss = self.d_loss + self.d_penalty
 
     def generator_gradient(self, fakes: Array, judged: bool = False) -> None:
@@ -150,7 +151,7 @@ class Game:
         """
         # G's turn and D's never overlap, so D's passes over fakes can share one call site.
         if not judged:
-            self.shown = self._noisy(fakes, "G(z)")
+            self.made, self.shown = fakes, self._noisy(fakes, "G(z)")
         logits = self.fake_logits if judged else self._judge_fakes(self.shown)
         self.g_loss, d_logits = self.objective.generator(logits, self._losses)
         if judged and self.combined:
@@ -243,7 +244,7 @@ class Game:
             "acc_fake": (fake <= threshold).mean(),
             "penalty": 0.0 if self.penalty is None else self.d_penalty,
             "g_gradient": self.D.backend.xp.sqrt((gradient * gradient).sum()),
-            "spread": spread(self.shown, self.x, self.D.backend.xp),
+            "spread": spread(self.made, self.x, self.D.backend.xp),
         }
         return {name: float(value) for name, value in values.items()}
 

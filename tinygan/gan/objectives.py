@@ -76,6 +76,7 @@ class Objective(NamedTuple):
 
 OBJECTIVES = ("minimax", "non-saturating", "lsgan", "hinge", "wgan")
 CROSS_ENTROPIES = ("minimax", "non-saturating")  # D(x) is a probability there, labels are labels
+HALVED = (*CROSS_ENTROPIES, "lsgan")  # whose D's loss may be the mean of its two halves
 
 
 def make_objective(

@@ -107,7 +107,7 @@ def between(x: Array, fakes: Array, pack: int, cache: Cache) -> Array:
     To a D that judges packs the pack is the sample: its members share one eps.
     """
     own = cache["penalty"]
-    x_hat = (own.images if x.ndim == 4 else own.new)("x_hat", x.shape)
+    x_hat = own.like("x_hat", fakes)  # in memory as G left them
     eps = cache.noise.uniform(f"{cache.path}/between", (len(x) // pack,), 0.0, 1.0)
     cache.backend.xp.subtract(x, fakes, out=x_hat)
     x_hat *= per_sample(eps, x_hat, own)

@@ -97,7 +97,7 @@ def best_adam(network: Network, lr: float, steps_per_epoch: int) -> Optimiser:
 RING_BEST = replace(
     RING_PUBLISHED,
     name="ring-best",
-    source="found by trial, see docs/worlds.md",
+    source="found by trial, see docs/results.md#ring-best",
     summary="three layers of 128 each, no BatchNorm, a falling rate; covers all modes in minutes",
     generator=best_generator,
     discriminator=best_discriminator,

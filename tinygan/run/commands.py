@@ -36,10 +36,11 @@ from tinygan.run.sine_pictures import write_curve_picture
 
 
 def sample(given: argparse.Namespace) -> None:
-    """Draw from G into a .npz (`samples`, float32) or a .png.
+    """Draw from G into a .npz (`samples`) or a .png.
 
-    Images are NHWC in the data's range; points and curves are in the user's own numbers. From a
-    conditional G, the .npz also holds `labels` (int64), those that were asked for.
+    Images are float32 NHWC in the data's range, points and curves float32 (N, D); points of a run
+    on a user's own file are float64, in the numbers of that file. From a conditional G, the .npz
+    also holds `labels` (int64), those that were asked for.
     """
     out: Path = given.out or given.run / "generated.npz"
     if out.suffix not in (".npz", ".png"):

@@ -5,7 +5,6 @@ How to read it: docs/reading-the-curves.md.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tinygan.gan.objectives import CROSS_ENTROPIES
-from tinygan.run.atomic import write_bytes
+from tinygan.run.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,13 +99,9 @@ def write_curves(
     halved        D's loss is (real + fake) / 2, so that at the equilibrium it is half as large
     real_target   D's label for real samples
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import: when it is used
-    from matplotlib.figure import Figure
-
     measured = any(math.isfinite(value) for value in metrics["spread"])  # not in older runs
     heights = (1.25, 1.0, 0.8, 0.8) if measured else (1.2, 1.0)
-    figure = Figure(figsize=(8.4, 2.6 * sum(heights) + 0.6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: nothing global changes, no display is needed
+    figure = new_figure(8.4, 2.6 * sum(heights) + 0.6, dpi=110, layout="constrained")
     panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     panels[0].set_title(title, loc="left", fontsize=11, color=GREY)
     _losses(panels[0], metrics, loss_lines(halved, objective, real_target))
@@ -115,9 +110,7 @@ def write_curves(
         _accuracy_and_spread(panels[2], metrics)
         _gradients(panels[3], metrics)
     panels[-1].set_xlabel("step (one update of G)")
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    write_bytes(path, content.getvalue())
+    save_figure(figure, path)
 
 
 def _losses(axes: Axes, metrics: Metrics, levels: list[Level]) -> None:

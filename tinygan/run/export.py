@@ -29,7 +29,7 @@ AXES: dict[str, dict[str, list[str]]] = {
 # Of a Maxout's affine part, piece by piece. BatchNorm's four tensors are all (channels).
 OPTIONS = (
     *("slope", "momentum", "eps", "keep", "pieces", "classes", "embedding"),
-    *("kernel", "stride", "size", "factor"),
+    *("kernel", "stride", "size", "factor", "m"),
 )
 
 
@@ -42,13 +42,21 @@ def describe_player(player: Player) -> tuple[dict[str, np.ndarray], dict[str, An
         "player": network.name,
         "preset": preset.name,
         "weights": in_words(player.steps),
-        "images": "N, height, width, channels",
-        "value_range": list(preset.value_range),
+        **_of_samples(player),
         "input": list(network.input_shape),
         "output": list(network.output_shape),
         "layers": describe_layers(network),
     }
     return network.state(), about
+
+
+def _of_samples(player: Player) -> dict[str, Any]:
+    """What the axes of a sample are, and the way to the user's own numbers."""
+    if player.preset.kind == "images":
+        axes, value_range = "N, height, width, channels", list(player.preset.value_range)
+        return {"images": axes, "value_range": value_range}
+    data = player.manifest["data"]
+    return {player.preset.kind: "N, D", "scale": data.get("scale"), "shift": data.get("shift")}
 
 
 def describe_layers(network: Network) -> list[dict[str, Any]]:

@@ -178,6 +178,8 @@ class Run:
         checkpoints.set_aside_later(self.folder.checkpoints, self.start)
         self._csv.rewind(self.start, self._log_due)
         self._remember()
+        warnings = self.manifest.get("warnings", [])
+        self.manifest["warnings"] = [w for w in warnings if w["step"] <= self.start]
         if self._events:
             self._events.open(self.start + 1)
         self.folder.write_manifest(self.manifest)  # --steps may have changed

@@ -21,6 +21,7 @@ from tinygan.data import (
 )
 from tinygan.errors import DataError
 from tinygan.gan import Game, make_objective, make_penalty
+from tinygan.gan.objectives import HALVED
 from tinygan.nn import Network
 from tinygan.noise import Noise
 from tinygan.optim import Optimiser
@@ -42,7 +43,7 @@ def load_images(options: Options) -> Dataset:
 def load_points(options: Options) -> PointSet:
     """The points of a plane, or the curves, that the options ask for."""
     if options.data_dir is not None:
-        raise DataError("--data-dir holds images: for points of your own give --data FILE.npy")
+        raise DataError(f"--data-dir holds images, which {options.preset.name} does not take")
     return load_curves(options.data) if options.data in CURVES else load_world(options.data)
 
 
@@ -58,7 +59,10 @@ def make_game(
         flipped=recipe.flipped,
         label_noise=recipe.label_noise,
     )
-    penalty = make_penalty(recipe.penalty, recipe.penalty_weight) if recipe.penalty else None
+    penalty = None
+    if recipe.penalty is not None:  # its weight is that of papers, whose losses are not halved
+        share = 0.5 if recipe.halved and recipe.objective in HALVED else 1.0
+        penalty = make_penalty(recipe.penalty, share * recipe.penalty_weight)
     told, m = recipe.labels.classes > 0, recipe.samples_per_batch
     sample, labels_of_x = _batches(recipe, data, m, noise, G)
 
@@ -150,7 +154,7 @@ def open_run(
         resume=options.resume,
         from_step=options.from_step,
         tensorboard=options.tensorboard,
-        histograms=lambda: _spread(game),
+        histograms=lambda: _arrays(game),
     )
 
 
@@ -179,7 +183,7 @@ def grid_sampler(preset: Preset, G: Network, noise: Noise) -> Callable[[], np.nd
     return lambda: G.backend.to_host(G.forward(z, look))
 
 
-def _spread(game: Game) -> dict[str, np.ndarray]:
+def _arrays(game: Game) -> dict[str, np.ndarray]:
     """The weights of both players by name and, once D has judged, its logits."""
     arrays = {}
     for net in (game.G, game.D):

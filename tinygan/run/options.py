@@ -149,13 +149,16 @@ def parse_options(
         return dataclasses.replace(_new(given, presets), live=live)
 
 
+def _spelt_out(given: dict[str, Any]) -> dict[str, Any]:
+    """The same with a pair's name as its parts, as far as they were not given themselves."""
+    pair = PAIRS.get(given.get("objective", ""), {})
+    given = {**pair, **given, **({"objective": pair["objective"]} if pair else {})}
+    return {**given, "penalty": None} if given.get("penalty") == "none" else given
+
+
 def _fitting(given: dict[str, Any], preset: Preset) -> dict[str, Any]:
-    """What was given, a pair's name resolved, and what of the preset cannot go with it."""
-    given = {**PAIRS.get(given.get("objective", ""), {}), **given}
-    if given.get("objective") in PAIRS:
-        given["objective"] = PAIRS[given["objective"]]["objective"]
-    if given.get("penalty") == "none":
-        given["penalty"] = None
+    """What was given to a new run, and what of its preset cannot go with that."""
+    given = _spelt_out(given)
     if given.get("objective", preset.objective) not in CROSS_ENTROPIES:
         given.setdefault("loss", "logits")
     if given.get("k", 1) > 1 and preset.order == "simultaneous":
@@ -196,8 +199,9 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     manifest = RunFolder(folder).read_manifest()
     recorded = _recorded(folder, manifest["options"], presets)
     preset = presets[recorded["preset"]]
-    given = _fitting(given, preset)
-    for name, value in given.items():
+    for name, value in _spelt_out(given).items():
+        if name not in given and name in ("k", "penalty_weight"):
+            continue  # the pair's, which the run may have been started without
         if name == "backend" and value == "auto":
             continue  # it stays on the recorded one
         had = recorded[name] if name in recorded else getattr(preset, name, value)
@@ -207,12 +211,15 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
             option = "--" + name.replace("_", "-")
             has = f"{option} {had}" if had is not None else f"no {option}"
             raise OptionError(
-                f"{option} {value} conflicts with the run in {folder}, which has {has}: "
-                "leave it out, or start a new run"
+                f"{option} {given.get(name, value)} conflicts with the run in {folder}, which has "
+                f"{has}: leave it out, or start a new run"
             )
     if given.keys() & set(LENGTH):
         recorded = {**recorded, "steps": None, "epochs": None}
-    merged = {**DEFAULTS, **recorded, **given, "backend": recorded["backend"]}
+    may_change = {name: given[name] for name in MAY_CHANGE if name in given}
+    if "data" in given:
+        may_change["data"] = given["data"]
+    merged = {**DEFAULTS, **recorded, **may_change, "backend": recorded["backend"]}
     return _options(
         preset,
         merged,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tinygan.backend import Array
 from tinygan.data.points import Mixture, PointSet
 from tinygan.gan import Game
 from tinygan.metrics.density import best_discriminator, blurred_mixture, blurred_samples
 from tinygan.metrics.modes import mode_coverage
-from tinygan.run.atomic import write_bytes
+from tinygan.run.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,13 +84,9 @@ class PlanePicture:
         self._losses = game.D.cache("loss of the drawn points")
 
     def __call__(self, path: Path, samples: np.ndarray) -> np.ndarray:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-        from matplotlib.figure import Figure
-
         known = self.data.mixture is not None and len(samples) >= ENOUGH
         width, height = (8.4, 4.9) if known else (5.4, 6.12)
-        figure = Figure(figsize=(width, height), dpi=100)
-        canvas = FigureCanvasAgg(figure)  # no pyplot: nothing global changes, no display is needed
+        figure = new_figure(width, height)
         left, right = figure.subplots(1, 2) if known else (figure.subplots(), None)
         below, above = 0.37 / height, 1.0 - 0.47 / height
         side = 0.1 / width
@@ -101,7 +95,7 @@ class PlanePicture:
         if right is not None and self.data.mixture is not None:
             self._draw_best(left, right, self.data.mixture, samples)
         self._write(figure, samples)
-        return write_figure(path, canvas)
+        return save_figure(figure, path)
 
     # ---- what D says ---------------------------------------------------------------------------
 
@@ -248,26 +242,12 @@ def scatter(axes: Axes, points: NDArray[Any], colour: str) -> None:
 
 def write_points(path: Path, points: NDArray[Any]) -> NDArray[np.uint8]:
     """Draw points (N, 2) alone, in their own numbers, as a PNG; returns its pixels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.6, 5.6), dpi=100, facecolor="white", layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(5.6, 5.6, facecolor="white", layout="constrained")
     axes = figure.subplots()
     x0, x1, y0, y1 = View.around(points, margin=0.06, stray=0.0).extent
     axes.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
     scatter(axes, points, FAKE)
-    return write_figure(path, canvas)
-
-
-def write_figure(path: Path, canvas: Any) -> NDArray[np.uint8]:
-    """Write a figure's Agg canvas as a PNG, atomically; its pixels (H, W, 3)."""
-    canvas.draw()
-    picture: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
-    content = io.BytesIO()
-    Image.fromarray(picture).save(content, "PNG")
-    write_bytes(path, content.getvalue())
-    return picture
+    return save_figure(figure, path)
 
 
 def _draw_key(figure: Figure, known: bool) -> None:

@@ -99,9 +99,10 @@ class Generator:
     def own_numbers(self, samples: np.ndarray) -> np.ndarray:
         """Samples in the numbers of the user's own file, float64; others are as they are."""
         data = self.manifest["data"]
-        if data.get("scale", 1.0) == 1.0:
+        scale, shift = data.get("scale", 1.0), np.asarray(data.get("shift", 0.0))
+        if scale == 1.0 and not shift.any():
             return samples
-        return np.asarray(samples.astype(np.float64) * data["scale"] + np.asarray(data["shift"]))
+        return np.asarray(samples.astype(np.float64) * scale + shift)
 
     def batches(
         self, n: int, seed: int = 0, labels: np.ndarray | None = None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from tinygan.data.curves import NOISE, PLACES, SINE, amplitude_range, bounds
 from tinygan.data.points import PointSet
 from tinygan.presets import Preset
-from tinygan.run.atomic import write_bytes
 from tinygan.run.curves import D_COLOUR, G_COLOUR, GREY, LOG_4, smooth
+from tinygan.run.figures import new_figure, save_figure
 from tinygan.run.folder import RunFolder
 from tinygan.run.live import Window, open_window
 from tinygan.run.loop import say
@@ -80,8 +78,8 @@ class SinePicture:
 
     def _score(self, axes: Axes, steps: np.ndarray, metrics: Metrics) -> None:
         """D's score at every reading, and its running mean."""
-        values = self.factor * np.array(metrics["d_loss"])
-        mean = self.factor * _smooth(metrics["d_loss"])
+        losses = np.array(metrics["d_loss"]) - np.nan_to_num(metrics["penalty"])
+        values, mean = self.factor * losses, self.factor * _smooth(losses)
         axes.plot(steps, values, color=D_COLOUR, alpha=0.22, lw=0.8)
         axes.plot(steps, mean, color=D_COLOUR, lw=1.7)
         levels = [mean.min(), mean.max()]
@@ -143,25 +141,6 @@ def write_curve_picture(
 # ---- parts of a picture ------------------------------------------------------------------------
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """A figure of so many inches that needs no screen and leaves nothing global behind."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import: when it is used
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, path: Path) -> np.ndarray:
-    """Write it as a PNG, atomically; its pixels, uint8 (H, W, 3)."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=100)
-    write_bytes(path, content.getvalue())
-    with Image.open(content) as picture:
-        return np.asarray(picture.convert("RGB"))
-
-
 def tidy(axes: Axes) -> None:
     """No box around the panel, and faint lines to read its values by."""
     axes.spines[["top", "right"]].set_visible(False)
@@ -186,7 +165,7 @@ def _accuracy(axes: Axes, steps: np.ndarray, metrics: Metrics) -> None:
     axes.legend(loc="upper right", frameon=False, fontsize=8, ncols=2)
 
 
-def _smooth(values: Sequence[float]) -> np.ndarray:
+def _smooth(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return smooth(np.array(values), len(values) // 20)
 
 

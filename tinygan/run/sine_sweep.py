@@ -13,9 +13,10 @@ from tinygan.metrics.curves import best_amplitude
 from tinygan.nn import Network
 from tinygan.noise import Noise
 from tinygan.run.curves import GREY
+from tinygan.run.figures import new_figure, save_figure
 from tinygan.run.loop import say
 from tinygan.run.options import Options
-from tinygan.run.sine_pictures import MINUS, TARGET, new_figure, save_figure, tidy
+from tinygan.run.sine_pictures import MINUS, TARGET, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
