@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from narrow import WIDTH, image_shape, narrow
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file
 from test_cli import ROOT, idx
 
 from tinygan import Network, Noise, get_backend
@@ -255,3 +257,21 @@ def test_samples_of_a_narrow_run(example: Callable[..., None], tmp_path: Path) -
     main(["sample", str(tmp_path / "r"), "--n", "20", "--out", str(tmp_path / "s.npz")])
     with np.load(tmp_path / "s.npz") as file:
         assert file["samples"].shape == (20, 8, 8, 1)
+
+
+def test_a_d_with_layer_norm_is_exported_as_it_was_trained(
+    example: Callable[..., None], tmp_path: Path
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "D.safetensors"
+    example("--preset", "dcgan-radford", "--d-norm", "layer", "--steps", 1, "--out", run)
+    main(["export", str(run), "--player", "D", "--to", str(out)])
+    kept = load_file(run / "checkpoints" / "step_0000001.safetensors")
+    exported = load_file(out)
+    assert exported.keys() == {name[2:] for name in kept if name.startswith("D/")}
+    for name, tensor in exported.items():
+        np.testing.assert_array_equal(tensor, kept[f"D/{name}"])
+    with safe_open(out, "numpy") as file:
+        about = json.loads(file.metadata()["tinygan"])
+    kinds = [layer["kind"] for layer in about["layers"]]
+    assert "LayerNorm" in kinds
+    assert "BatchNorm" not in kinds

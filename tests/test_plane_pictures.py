@@ -197,6 +197,17 @@ def test_the_best_d_cannot_tell_perfect_fakes_and_says_nothing_where_there_is_no
     assert math.isnan(best[np.abs(y).argmin(), np.abs(x).argmin()])  # the middle of the ring
 
 
+def test_the_best_d_of_packs_sees_two_points_of_a_place():
+    """p² / (p² + q²), of what one point says: p / (p + q)."""
+    fakes = load_world("ring", 2500, seed=5).points * 1.01
+    one, two = (
+        PlanePicture(RING, make_game(RING, packing=packing), packing).best(ring_mixture(), fakes)[2]
+        for packing in (1, 2)
+    )
+    np.testing.assert_allclose(two, one**2 / (one**2 + (1.0 - one) ** 2), rtol=1e-9)
+    assert np.nanmax(np.abs(two - one)) > 0.05
+
+
 # ---- the picture -------------------------------------------------------------------------------
 
 
