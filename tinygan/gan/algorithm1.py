@@ -234,7 +234,7 @@ class Game:
             p_fake = sigmoid(fake, out=new("p_fake", fake.shape))
         if threshold is None:  # a critic is known up to a constant
             threshold = 0.5 * (real.mean() + fake.mean())
-        gradient = self.G.gradients
+        xp, gradient = self.D.backend.xp, self.G.gradients
         values = {
             "d_loss": self.d_loss,
             "g_loss": self.g_loss,
@@ -242,11 +242,12 @@ class Game:
             "d_fake": p_fake.mean(),
             "acc_real": (real > threshold).mean(),
             "acc_fake": (fake <= threshold).mean(),
-            "penalty": 0.0 if self.penalty is None else self.d_penalty,
-            "g_gradient": self.D.backend.xp.sqrt((gradient * gradient).sum()),
-            "spread": spread(self.made, self.x, self.D.backend.xp),
+            "penalty": xp.zeros(()) if self.penalty is None else self.d_penalty,
+            "g_gradient": xp.sqrt((gradient * gradient).sum()),
+            "spread": spread(self.made, self.x, xp),
         }
-        return {name: float(value) for name, value in values.items()}
+        numbers = self.D.backend.to_host(xp.stack(list(values.values())))  # one wait for them all
+        return dict(zip(values, numbers.tolist(), strict=True))
 
     def first_nonfinite(self) -> str | None:
         """Where the first NaN or infinity stands, in words: parameters, then activations."""

@@ -213,14 +213,12 @@ class Run:
         return saving
 
     def _warn(self, step: int, words: str, bar: Progress) -> None:
-        """Say it once, and keep it in run.json; a resumed run may come by the same step again."""
-        warning = {"step": step, "warning": words}
+        """Say it, and keep it in run.json."""
         known = self.manifest.get("warnings", [])
-        if warning not in known:
-            self.manifest["warnings"] = [*known, warning]
-            self.folder.write_manifest(self.manifest)
-            with bar.aside():
-                say(f"step {step}: warning: {words}")
+        self.manifest["warnings"] = [*known, {"step": step, "warning": words}]
+        self.folder.write_manifest(self.manifest)
+        with bar.aside():
+            say(f"step {step}: warning: {words}")
 
     def _remember(self) -> None:
         """Let the monitor see what an earlier process saw, and say nothing of it again."""
