@@ -25,6 +25,7 @@ from tinygan.gan.monitor import Monitor
 from tinygan.nn import BatchNorm, Dense, LeakyReLU, Sequential
 from tinygan.optim import SGD, Adam, Optimiser
 from tinygan.run.arguments import OneLineParser, one_line_errors, one_of
+from tinygan.run.figures import new_figure, save_figure
 
 LOG_EVERY = 10
 WORLDS = {"ring": lambda: load_world("ring", 10_000), "sines": lambda: curves(10_000, family=True)}
@@ -210,11 +211,7 @@ BLUE, ORANGE, GREY = "#1f5fa8", "#c8502d", "#555555"
 
 def draw(path: Path, case: Case, broken: Story, mended: Story) -> None:
     """Curve above, samples below; broken on the left, mended on the right."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.4, 5.6), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)  # no display is needed
+    figure = new_figure(8.4, 5.6, layout="constrained")
     above, below = figure.subplots(2, 2, sharey="row", height_ratios=(1, 1.25))
     for axes, story, title in zip(above, (broken, mended), ("broken", "mended"), strict=True):
         axes.set_title(title, loc="left", fontsize=11, color=GREY)
@@ -233,7 +230,7 @@ def draw(path: Path, case: Case, broken: Story, mended: Story) -> None:
     for axes, story in zip(below, (broken, mended), strict=True):
         _draw_samples(axes, story)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _draw_samples(axes: Any, story: Story) -> None:

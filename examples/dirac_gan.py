@@ -14,8 +14,6 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -28,6 +26,7 @@ from tinygan.gan.objectives import OBJECTIVES
 from tinygan.gan.penalties import PENALTIES, make_penalty
 from tinygan.nn import Dense
 from tinygan.run.arguments import OneLineParser, one_line_errors, positive, whole
+from tinygan.run.figures import new_figure
 
 
 class Rules(NamedTuple):
@@ -150,12 +149,9 @@ def portrait(axes: Axes, rules: Rules, path: np.ndarray) -> None:
 
 def draw(games: dict[str, Rules], orders: list[str], paths: Paths, out: Path) -> None:
     """Four games in a row; under each other what the orders of play make of the same game."""
-    matplotlib.use("Agg")
     wide, high = min(4, len(games)), -(-len(games) // 4) * len(orders)
-    size = (2.5 * wide + 0.5, 2.45 * high + 0.5)
-    figure, panels = plt.subplots(
-        high, wide, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
+    figure = new_figure(2.5 * wide + 0.5, 2.45 * high + 0.5, dpi=110, layout="constrained")
+    panels = figure.subplots(high, wide, sharex=True, sharey=True, squeeze=False)
     for i, (name, rules) in enumerate(games.items()):
         for j, order in enumerate(orders):
             axes = panels[i // 4 * len(orders) + j, i % 4]
@@ -163,8 +159,7 @@ def draw(games: dict[str, Rules], orders: list[str], paths: Paths, out: Path) ->
             axes.set_title(name if j == 0 else "", fontsize=10)
             axes.set_ylabel(f"{order}\nψ, D's weight" if i % 4 == 0 else "")
             axes.set_xlabel("θ, G's weight" if i // 4 * len(orders) + j == high - 1 else "")
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    figure.savefig(out)
 
 
 def print_table(games: dict[str, Rules], orders: list[str], paths: Paths) -> None:

@@ -66,7 +66,7 @@ MIXTURES: dict[str, Callable[[], Mixture]] = {
     "gaussians": pair_mixture,
 }
 DRAWN: dict[str, Callable[[int, Noise], Array]] = {"moons": draw_moons, "swiss": draw_swiss}
-WORLDS = ("ring", "grid", "moons", "swiss", "gaussians")
+WORLDS = (*MIXTURES, *DRAWN)
 
 
 def load_world(name_or_path: str, n: int = 100_000, seed: int = 0) -> PointSet:

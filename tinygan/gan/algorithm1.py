@@ -164,7 +164,7 @@ class Game:
     # ---- how D is called -----------------------------------------------------------------------
 
     def _noisy(self, seen: Array, name: str) -> Array:
-        """What D sees of it: with instance noise (Sonderby et al. 2017), whose Jacobian is 1."""
+        """What D sees of it: with instance noise (Sønderby et al. 2017), whose Jacobian is 1."""
         if self.instance_noise == 0.0:
             return seen
         out = self._losses.like(f"noisy {name}", seen)

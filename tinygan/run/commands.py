@@ -34,6 +34,10 @@ from tinygan.run.plane import write_points
 from tinygan.run.rebuild import Generator, in_words, load_generator, load_player
 from tinygan.run.sine_pictures import write_curve_picture
 
+# What is not worth a word in `info`.
+USUAL = {"penalty": None, "clip": None, "instance_noise": 0.0, "packing": 1, "d_norm": None}
+USUAL |= {"real_target": 1.0}
+
 
 def sample(given: argparse.Namespace) -> None:
     """Draw from G into a .npz (`samples`) or a .png.
@@ -131,11 +135,8 @@ def info(given: argparse.Namespace) -> None:
     kind = recipe.get("kind", "images")
     show("data", f"{data.get('images')} {kind} {data.get('shape')} of {data.get('name')}")
     names = ["batch_size", "k", "order", "objective", "loss", "lr", "seed"]
-    extra = ("penalty", "clip", "instance_noise", "d_norm")
-    names += [name for name in extra if options.get(name)]
+    names += [name for name, usual in USUAL.items() if options.get(name, usual) != usual]
     names += ["penalty_weight"] if options.get("penalty") else []
-    names += ["packing"] if options.get("packing", 1) > 1 else []
-    names += ["real_target"] if options.get("real_target", 1.0) != 1.0 else []
     if options.get("conditional"):
         show("labels", f"{options['conditional']}, told to both players")
     show("options", ", ".join(f"{name.replace('_', ' ')} {options.get(name)}" for name in names))

@@ -199,15 +199,15 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     manifest = RunFolder(folder).read_manifest()
     recorded = _recorded(folder, manifest["options"], presets)
     preset = presets[recorded["preset"]]
+    files = all(str(each.get("data")).endswith(".npy") for each in (given, recorded))
+    may_change = (*MAY_CHANGE, "data") if files else MAY_CHANGE  # one moved; contents are compared
     for name, value in _spelt_out(given).items():
         if name not in given and name in ("k", "penalty_weight"):
             continue  # the pair's, which the run may have been started without
         if name == "backend" and value == "auto":
             continue  # it stays on the recorded one
         had = recorded[name] if name in recorded else getattr(preset, name, value)
-        if name == "data" and str(value).endswith(".npy") and str(had).endswith(".npy"):
-            continue  # a file may have moved; its content is compared
-        if name not in MAY_CHANGE and value != had:
+        if name not in may_change and value != had:
             option = "--" + name.replace("_", "-")
             has = f"{option} {had}" if had is not None else f"no {option}"
             raise OptionError(
@@ -216,10 +216,8 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
             )
     if given.keys() & set(LENGTH):
         recorded = {**recorded, "steps": None, "epochs": None}
-    may_change = {name: given[name] for name in MAY_CHANGE if name in given}
-    if "data" in given:
-        may_change["data"] = given["data"]
-    merged = {**DEFAULTS, **recorded, **may_change, "backend": recorded["backend"]}
+    changed = {name: given[name] for name in may_change if name in given}
+    merged = {**DEFAULTS, **recorded, **changed, "backend": recorded["backend"]}
     return _options(
         preset,
         merged,

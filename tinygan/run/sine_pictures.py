@@ -10,8 +10,9 @@ import numpy as np
 
 from tinygan.data.curves import NOISE, PLACES, SINE, amplitude_range, bounds
 from tinygan.data.points import PointSet
+from tinygan.gan.objectives import CROSS_ENTROPIES, HALVED
 from tinygan.presets import Preset
-from tinygan.run.curves import D_COLOUR, G_COLOUR, GREY, LOG_4, smooth
+from tinygan.run.curves import D_COLOUR, G_COLOUR, GREY, LOG_4, MINUS, smooth
 from tinygan.run.figures import new_figure, save_figure
 from tinygan.run.folder import RunFolder
 from tinygan.run.live import Window, open_window
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 SIZE = (9.6, 4.8)  # inches
 MOST_CURVES = 300  # drawn in one picture
 TARGET = "#9dbfe3"
-MINUS = "\N{MINUS SIGN}"
 
 Metrics = Mapping[str, Sequence[float]]
 
@@ -41,9 +41,9 @@ class SinePicture:
     def __init__(self, data: PointSet, preset: Preset, window: Window | None = None) -> None:
         self.family = data.name
         self.window = window
-        doubled = preset.halved and preset.objective not in ("hinge", "wgan")
-        self.factor = -2.0 if doubled else -1.0  # from D's loss to V(D, G), where it is one
-        self.labelled = preset.objective in ("minimax", "non-saturating")
+        halved = preset.halved and preset.objective in HALVED
+        self.factor = -2.0 if halved else -1.0  # from D's loss to V(D, G), where it is one
+        self.labelled = preset.objective in CROSS_ENTROPIES
         self.plain = self.labelled and preset.real_target == 1.0 and not preset.label_noise
 
     def __call__(self, path: Path, samples: np.ndarray) -> np.ndarray:
