@@ -16,7 +16,7 @@ from tinygan.run import load_points, make_game, one_line_errors, open_run, parse
 def main(argv: list[str] | None = None) -> None:
     options = parse_options(argv, __doc__, PLANES)
     recipe = options.preset
-    backend = get_backend(options.backend, options.dtype)
+    backend = get_backend(options.backend, options.dtype, options.precision)
     noise = Noise(options.seed, backend)
     data = load_points(options)
 
@@ -45,8 +45,9 @@ def main(argv: list[str] | None = None) -> None:
     # The frame: run folder, log, pictures of the plane, checkpoints.
     run = open_run(options, data, game, G_optimiser, D_optimiser)
     play = ORDERS[recipe.order]
+    step = backend.capture(lambda: play(game, ascend_D, descend_G, recipe.k))
     for noise.step in run.steps():  # one step is one update of G
-        play(game, ascend_D, descend_G, recipe.k)
+        step()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from tinygan.run.sine_sweep import sweep_run
 def main(argv: list[str] | None = None) -> None:
     options = parse_options(argv, __doc__, SINES, default="sine-curve")
     recipe = options.preset
-    backend = get_backend(options.backend, options.dtype)
+    backend = get_backend(options.backend, options.dtype, options.precision)
     noise = Noise(options.seed, backend)
     data = load_points(options)
 
@@ -47,8 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     picture = watch_curves(options, data)
     run = open_run(options, data, game, G_optimiser, D_optimiser, draw=picture)
     play = ORDERS[recipe.order]
+    step = backend.capture(lambda: play(game, ascend_D, G_optimiser.step, recipe.k))
     for noise.step in run.steps():  # one step is one update of both players
-        play(game, ascend_D, G_optimiser.step, recipe.k)
+        step()
     sweep_run(options, data, G)  # a picture: each number of z moved, the others held
     picture.wait()
 

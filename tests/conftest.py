@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import standin
+import standin.capture
+import standin.cublas
 
-from tinygan.backend import Backend, cupy_backend, get_backend
+from tinygan.backend import Backend, cublas, cupy_backend, get_backend
 from tinygan.errors import BackendError
 
 
@@ -34,8 +35,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def _pretend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CupyBackend imports the stand-in as its cupy."""
+    """CupyBackend imports the stand-in as its cupy, and finds its cuBLAS."""
+    standin.capture.reset()
     monkeypatch.setattr(cupy_backend, "import_module", lambda name: standin)
+    monkeypatch.setattr(cublas, "load", standin.cublas.library)
 
 
 @pytest.fixture
@@ -55,6 +58,16 @@ def open_backend(
         _pretend(monkeypatch)
         name = "cupy"
     return lambda dtype="float32": get_backend(name, dtype)
+
+
+@pytest.fixture
+def open_device(request: pytest.FixtureRequest) -> Callable[..., Backend]:
+    """A function dtype -> CupyBackend: over the device of `--backend cupy`, else the stand-in."""
+    real = request.config.getoption("--backend") == "cupy"
+    fixture: Callable[..., Backend] = request.getfixturevalue(
+        "open_backend" if real else "cupy_standin"
+    )
+    return fixture
 
 
 @pytest.fixture

@@ -64,12 +64,6 @@ class Values:
     def positive(self, *shape: int) -> Any:
         return np.abs(self(*shape))
 
-    def probabilities(self, *shape: int) -> Any:
-        p = self.rng.random(shape)
-        p[self.rng.random(shape) < 0.1] = 0.0
-        p[self.rng.random(shape) < 0.1] = 1.0
-        return p.astype(self.dtype)
-
     def labels(self, *shape: int) -> Any:
         return self.rng.choice([0.0, 0.1, 0.9, 1.0], shape).astype(self.dtype)
 
@@ -99,33 +93,74 @@ def _maxout(b: Backend, h: Any, dy: Any) -> tuple[Any, ...]:
 
 
 def _batch_norm(b: Backend, x: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
-    x_hat, y = _out(b, x), _out(b, x)
-    return (*b.batch_norm(x, gamma, beta, 1e-3, x_hat, y), x_hat, y)
+    x_hat, y, stats = _out(b, x), _out(b, x), b.empty((3, *gamma.shape))
+    b.batch_norm(x, gamma, beta, 1e-3, x_hat, y, stats)
+    return x_hat, y, stats[0], stats[1], stats[2]
+
+
+def _batch_norm_backward(
+    b: Backend, dy: Any, x_hat: Any, gamma: Any, inv_std: Any, d_gamma: Any, d_beta: Any
+) -> tuple[Any, ...]:
+    arrays = (dy, x_hat, gamma, inv_std)
+    alone = b.batch_norm_backward(*arrays, out=_out(b, dy))
+    beside = b.batch_norm_backward(*arrays, out=_out(b, dy), gradients=(d_gamma, d_beta))
+    return alone, beside, d_gamma, d_beta
+
+
+def _move_statistics(b: Backend, mean: Any, var: Any, stats: Any) -> tuple[Any, ...]:
+    b.move_statistics(mean, var, stats, 0.8)
+    return mean, var
 
 
 def _bce(name: str, *numbers: float) -> Callable[..., tuple[Any, ...]]:
     def call(b: Backend, x: Any, target: Any) -> tuple[Any, ...]:
         results = []
-        for t in (target, 1.0, 0.0, 0.9, 1):
+        for t, share in [(target, 1.0), (1.0, 0.5), (0.0, -1.0), (0.9, 0.3), (1, 1.0)]:
             out = _out(b, x)
-            results += [getattr(b, name)(x, t, *numbers, out=out), out]
+            results += [getattr(b, name)(x, t, *numbers, out=out, share=share), out]
         return tuple(results)
 
     return call
 
 
+def _off_the_clip(v: Values, n: int, m: int) -> tuple[Any, ...]:
+    """Logits, none where two libraries' sigmoids could lie on two sides of the clip, and labels."""
+    x = v(n * m, 1)
+    return np.where(abs(abs(x) - 16) < 1, np.sign(x) * x.dtype.type(14), x), v.labels(n * m, 1)
+
+
 def _sgd(b: Backend, theta: Any, grad: Any, velocity: Any) -> tuple[Any, ...]:
-    b.sgd(theta, grad, velocity, 0.1, 0.7)
+    b.sgd(theta, grad, velocity, b.numbers(2, lambda: (0.1, 0.7)))
     return theta, velocity
 
 
 def _adam(b: Backend, theta: Any, grad: Any, m: Any, v: Any) -> tuple[Any, ...]:
-    b.adam(theta, grad, m, v, 0.5, 0.999, 2e-4, 1e-8)
+    b.adam(theta, grad, m, v, 0.5, 0.999, b.numbers(2, lambda: (2e-4, 1e-8)))
     return theta, m, v
 
 
 def _adam_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
     return v(n * m), v(n * m), v(n * m), v.positive(n * m)
+
+
+def _uniforms(b: Backend, words: Any, like: Any) -> tuple[Any, ...]:
+    ranges = ((0.0, 1.0), (-0.3, 0.7), (1e4, 1e4 + 1))
+    return tuple(b.uniforms(words, *ends, out=_out(b, like)) for ends in ranges)
+
+
+def _normals(b: Backend, words: Any, like: Any) -> tuple[Any, ...]:
+    return tuple(b.normals(words, std, out=_out(b, like)) for std in (1.0, 0.02))
+
+
+def _integers(b: Backend, words: Any) -> tuple[Any, ...]:
+    highs = (1, 2, 10, 60_000, 1 << 31)
+    return tuple(b.integers(words, high, out=b.empty(words.shape, "int64")) for high in highs)
+
+
+def _words(v: Values, n: int) -> Any:
+    """Words of noise; where other values have ties, the first and the last ones there are."""
+    words = v.rng.integers(0, 1 << 32, n, np.uint32)
+    return words if v.flavour == "normal" else np.where(words % 3 == 0, (words & 1) - 1, words)
 
 
 def _dropout(b: Backend, words: Any, like: Any) -> tuple[Any, ...]:
@@ -173,6 +208,29 @@ def _convolution_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
     return v(batch, *size, c_in), v(*kernel, c_in, c_out), v(batch, *output, c_out), numbers
 
 
+def _pool(b: Backend, x: Any, dy: Any, numbers: Any) -> tuple[Any, ...]:
+    kh, kw, sh, sw, top, left = (int(number) for number in b.to_host(numbers))
+    sizes = tuple(tuple(map(int, a.shape[1:3])) for a in (x, dy))
+    geometry = Geometry(sizes[0], (kh, kw), (sh, sw), (top, left), sizes[1])
+    y, winner = b.empty_images(dy.shape), b.empty_images(dy.shape)
+    b.max_pool(x, geometry, y, winner)
+    return y, winner, b.max_pool_backward(dy, winner, geometry, out=b.empty_images(x.shape))
+
+
+def _pool_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
+    x, w, y, (sh, sw, top, left) = _convolution_draw(v, n, m)
+    numbers = np.array([*w.shape[:2], sh, sw, top, left])
+    return x, v(*y.shape[:3], x.shape[3]), numbers
+
+
+def _windows(b: Backend, x: Any) -> tuple[Any, ...]:
+    def window(at: int, n: int) -> Any:
+        return b.window(x, b.numbers(1, lambda: (at,)), n)
+
+    half = len(x) // 2
+    return window(0, len(x)), window(half, len(x) - half), window(len(x) - 1, 1)
+
+
 def _products(_: Any, x: Any, w: Any, y: Any, numbers: Any) -> float:
     """The size of a sum of as many products as the longest sum here has."""
     largest = [float(np.abs(a).max()) for a in (x, w, y)]
@@ -205,8 +263,10 @@ OPERATIONS = {
     "convolution": Operation(
         _convolution_draw, _convolution, scale=_products, flavours=("normal", "ties")
     ),
+    "max_pool": Operation(_pool_draw, _pool, exact=True, flavours=("normal", "ties")),
     "leaky_factor": _elementwise("leaky_factor", 1, 0.2),
     "leaky": _elementwise("leaky", 1, 0.2),
+    "leaky_backward": _elementwise("leaky_backward", 2, 0.2),
     "sigmoid": _elementwise("sigmoid", 1, exact=False),
     "sigmoid_backward": _elementwise("sigmoid_backward", 2),
     "tanh_backward": _elementwise("tanh_backward", 2),
@@ -216,20 +276,26 @@ OPERATIONS = {
         lambda v, n, m: (v(n, m), v(m), v(m)), _batch_norm, flavours=("normal", "ties")
     ),
     "batch_norm_backward": Operation(
-        lambda v, n, m: (v(n, m), v(n, m), v(m), v.positive(m)),
-        lambda b, dy, x, g, s: b.batch_norm_backward(dy, x, g, s, out=_out(b, x)),
+        lambda v, n, m: (v(n, m), v(n, m), v(m), v.positive(m), v(m), v(m)),
+        _batch_norm_backward,
         flavours=("normal", "ties"),
     ),
-    "bce_logits": Operation(lambda v, n, m: (v(n * m, 1), v.labels(n * m, 1)), _bce("bce_logits")),
-    "bce_probabilities": Operation(
-        lambda v, n, m: (v.probabilities(n * m, 1), v.labels(n * m, 1)),
-        _bce("bce_probabilities", 1e-7),
+    "move_statistics": Operation(
+        lambda v, n, m: (v(m), v.positive(m), v(3, m)), _move_statistics, exact=True
     ),
+    "bce_logits": Operation(lambda v, n, m: (v(n * m, 1), v.labels(n * m, 1)), _bce("bce_logits")),
+    "bce_probabilities": Operation(_off_the_clip, _bce("bce_probabilities", 1e-7)),
     "sgd": Operation(lambda v, n, m: (v(n * m), v(n * m), v(n * m)), _sgd, exact=True),
     "adam": Operation(_adam_draw, _adam, exact=True),
+    "uniforms": Operation(lambda v, n, m: (_words(v, n * m), v(n, m)), _uniforms, exact=True),
+    "normals": Operation(lambda v, n, m: (_words(v, n * m + n * m % 2), v(n, m)), _normals),
+    "integers": Operation(lambda v, n, m: (_words(v, n * m),), _integers, exact=True),
     "dropout_factor": Operation(_dropout_draw, _dropout, exact=True),
+    "window": Operation(lambda v, n, m: (v.rng.integers(0, 9, n * m, np.int64),), _windows, True),
     "gather_images": Operation(_gather_draw, _gather, exact=True),
 }
+
+TALL = ("column_sums", "add_column_sums", "batch_norm", "batch_norm_backward")  # sum over many rows
 
 
 def run(name: str, backend: Backend, seed: int, n: int, m: int, flavour: str) -> Any:
@@ -254,7 +320,8 @@ def compare(
     for i, (a, b) in enumerate(zip(given, expected, strict=True)):
         where = f"{name}, output {i}, {backend.dtype}, {flavour}, seed {seed}, n {n}, m {m}"
         assert a.shape == b.shape, where
-        assert a.dtype == b.dtype == backend.dtype, where
+        assert a.dtype == b.dtype, where
+        assert a.dtype in (backend.dtype, np.int64), where
         if operation.exact:
             np.testing.assert_array_equal(a, b, err_msg=where)
             continue

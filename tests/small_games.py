@@ -39,7 +39,15 @@ class SmallGame:
 
     def play(self, step: int) -> None:
         self.game.noise.step = step
+        self.move()
+
+    def move(self) -> None:
         ORDERS[self.order](self.game, self.D_optimiser.step, self._descend_G, self.k)
+
+    def captured(self) -> SmallGame:
+        """From now on, steps go through the backend's `capture`."""
+        self.move = self.game.D.backend.capture(self.move)  # type: ignore[method-assign]
+        return self
 
     def _descend_G(self) -> None:
         self.G_optimiser.step()

@@ -14,7 +14,7 @@ import pytest
 import standin
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from operations import FLAVOURS, OPERATIONS, Plain, compare
+from operations import FLAVOURS, OPERATIONS, TALL, Plain, compare, run
 from small_games import IMAGES, SMALL_GAMES, SmallGame, largest_difference
 from standin import compiled, kernels
 from standin.module import RawModule, signatures
@@ -65,18 +65,23 @@ def test_with_a_broken_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "words"),
+    ("driver", "runtime", "words"),
     [
-        (0, "there is no NVIDIA driver: install it, or take the numpy backend"),
-        (11040, r"driver knows CUDA 11.4 but this cupy is made for 12.9: .* cupy-cuda11x instead"),
-        (12080, "no GPU is visible: see nvidia-smi and CUDA_VISIBLE_DEVICES"),
+        (0, 12090, "there is no NVIDIA driver: install it, or take the numpy backend"),
+        # CuPy 14 has no package for CUDA 11
+        (11040, 12090, "CUDA 11.4 but this cupy is made for 12.9: update the driver, or take"),
+        (12000, 12090, "no GPU is visible: see nvidia-smi and CUDA_VISIBLE_DEVICES"),
+        (12080, 13000, r"made for 13.0: update the driver, or .* and pip install \"cupy-cuda12x\["),
+        (13000, 13010, "no GPU is visible: see nvidia-smi and CUDA_VISIBLE_DEVICES"),
+        (13000, 12090, "no GPU is visible: see nvidia-smi and CUDA_VISIBLE_DEVICES"),
     ],
 )
 def test_without_a_device(
-    cupy_standin: Open, monkeypatch: pytest.MonkeyPatch, driver: int, words: str
+    cupy_standin: Open, monkeypatch: pytest.MonkeyPatch, driver: int, runtime: int, words: str
 ) -> None:
     monkeypatch.setattr(standin.cuda, "available", False)
     monkeypatch.setattr(standin.cuda.runtime, "driver", driver)
+    monkeypatch.setattr(standin.cuda.runtime, "runtime", runtime)
     refusal(words)
 
 
@@ -112,12 +117,22 @@ def test_auto_takes_a_device_where_there_is_one(cupy_standin: Open) -> None:
     assert get_backend("cupy").reason == "cupy, as asked"
 
 
+def test_the_precision_is_as_asked(cupy_standin: Open) -> None:
+    cupy_standin()
+    for name in ("auto", "cupy"):
+        for precision in ("float32", "tf32"):
+            backend = get_backend(name, precision=precision)
+            assert isinstance(backend, CupyBackend)
+            assert backend.precision == precision
+
+
 def test_the_stand_in_offers_nothing_that_cupy_lacks() -> None:
     cupy = pytest.importorskip("cupy", reason="cupy is not installed")
-    own = {"counted", "events"}
+    own = {"counted", "events", "launched"}
     assert [name for name in {*standin.__all__} - own if not hasattr(cupy, name)] == []
     assert [name for name in standin.functions.FUNCTIONS if not hasattr(cupy, name)] == []
-    public = [name for name in vars(standin.ndarray) if name not in ("_host", "__module__")]
+    inner = {"_host", "_memory", "_view", "_reshaped", "__module__"}
+    public = [name for name in vars(standin.ndarray) if name not in inner]
     assert [name for name in public if not hasattr(cupy.ndarray, name)] == []
 
 
@@ -226,6 +241,14 @@ def test_an_operation_equals_its_plain_form(
     compare(name, open_engine(dtype), Plain(dtype), **case)
 
 
+@pytest.mark.parametrize("name", TALL)
+def test_many_rows_are_cut_into_tiles(open_engine: Open, name: str) -> None:
+    """The last rows that take one launch, the first that take two, and a short lowest tile."""
+    for dtype in ("float32", "float64"):
+        for rows in (256, 257, 384, 1100):
+            compare(name, open_engine(dtype), Plain(dtype), rows, rows, 33, "normal")
+
+
 def test_words_are_those_of_numpy_philox(open_engine: Open) -> None:
     backend, reference, top = open_engine(), Plain("float32"), (1 << 64) - 1
     for counter in [(0, 0, 0, 0), (top, top, top, 0), (top - 1, top, 3, 4), (5, 6, top, top)]:
@@ -276,7 +299,8 @@ def test_a_kernel_with_an_error_does_not_compile() -> None:
 def test_every_kernel_is_emulated_and_used() -> None:
     names = signatures(kernel_source(), "float").keys()
     assert names == kernels.EMULATIONS.keys()
-    used = Path(cupy_backend.__file__).read_text(encoding="utf-8")
+    folder = Path(cupy_backend.__file__).parent
+    used = "".join(path.read_text(encoding="utf-8") for path in folder.glob("cupy_*.py"))
     assert [name for name in names if f'"{name}"' not in used] == []
     assert "atomic" not in kernel_source().split("#define", 1)[1]
 
@@ -293,6 +317,9 @@ def test_the_order_of_threads_does_not_matter(
         small = SMALL_GAMES["mlp-batchnorm"](cupy_standin(dtype))
         small.play(1)
         states.append(small.state())
+        for name in TALL:
+            outputs, _ = run(name, small.game.G.backend, 0, 300, 40, "normal")
+            states[-1] |= {f"{name} {i}": output for i, output in enumerate(outputs)}
     for name, tensor in states[0].items():
         np.testing.assert_array_equal(tensor, states[1][name], err_msg=name)
 
@@ -452,7 +479,11 @@ def test_uninitialised_memory_is_caught(small: SmallGame, monkeypatch: pytest.Mo
     assert np.isnan(largest_difference(small, reference, 1))
 
 
-@pytest.mark.parametrize("kernel", ["philox", "leaky_factor", "column_sums", "adam", "bce_logits"])
+@pytest.mark.parametrize(
+    "kernel",
+    ["philox", "normals", "leaky", "leaky_backward", "column_sums", "batch_norm",
+     "batch_norm_backward", "move_statistics", "adam", "bce_logits"],
+)  # fmt: skip
 def test_a_kernel_with_wrong_bits_is_caught(
     small: SmallGame, monkeypatch: pytest.MonkeyPatch, kernel: str
 ) -> None:
@@ -490,13 +521,13 @@ def test_a_launch_that_is_too_small_is_caught(cupy_standin: Open) -> None:
 
 @pytest.fixture
 def launch(cupy_standin: Open) -> Callable[..., None]:
-    """Launches leaky_factor(x, slope, out, n) with arguments of choice."""
+    """Launches leaky(x, slope, out, n) with arguments of choice."""
     backend = cupy_standin()
     x = backend.from_host(np.ones(8, np.float32))
     right = {"x": x, "slope": 0.2, "out": backend.empty((8,)), "n": 8}
     kernel = standin.RawModule(
         code=kernel_source(), options=compiler_options("float32")
-    ).get_function("leaky_factor")
+    ).get_function("leaky")
     return lambda **wrong: kernel((1,), (BLOCK,), tuple({**right, **wrong}.values()))
 
 
@@ -517,7 +548,7 @@ def test_wrong_arguments_of_a_launch_are_caught(
     launch: Callable[..., None], wrong: dict[str, Any]
 ) -> None:
     launch()
-    with pytest.raises(TypeError, match="leaky_factor"):
+    with pytest.raises(TypeError, match="leaky"):
         launch(**wrong)
 
 
@@ -536,15 +567,37 @@ def test_an_index_outside_the_data_is_caught(cupy_standin: Open) -> None:
         ("0x9E3779B97F4A7C15ull", "0x9E3779B97F4A7C16ull"),
         ("8 * (i % 4)", "8 * (3 - i % 4)"),
         ("(REAL)scale * images", "(REAL)shift * images"),
-        ("copysign((REAL)1, x[i]) < 0", "x[i] < 0"),
+        ("unit(words[i]) * (high - low) + low", "unit(words[i]) * high + low"),
+        ("(word + 0.5)", "(word + 1.0)"),
+        ("radius * sin(angle)", "radius * cos(angle)"),
+        ("words[i] * high >> 32", "(int)words[i] * high >> 32"),
+        ("copysign((REAL)1, x) < 0", "x < 0"),
+        ("dy[i] * leaky_factor(x[i], slope)", "x[i] * leaky_factor(x[i], slope)"),
         ("value > best", "value < best"),
         ("free = free && !hit", "free = free && hit"),
-        ("for (int g = 1;", "for (int g = 2;"),
-        ("    __syncthreads();\n    if (group", "    if (group"),
+        ("for (int g = 0;", "for (int g = 1;"),
+        ("    __syncthreads();  // everybody", "    // everybody"),
+        ("    __syncthreads();\n    double sum", "    double sum"),
         ("        __syncthreads();\n        if (thread <", "        if (thread <"),
-        ("(sum / n)", "sum"),
+        ("end < rows ? end : rows", "rows"),
+        ("out[at] = add ? out[at] + sum : sum", "out[at] = sum"),
+        ("part + 1 < t.parts ? t.height", "part < t.parts ? t.height"),
+        ("= (REAL)squares;", "= (REAL)mean;"),
+        ("= (REAL)products;", "= (REAL)sum;"),
+        ("sum_of_squares += means[", "sum_of_squares = means["),
+        ("+ rows_of(t, p) * distance * distance", "+ distance"),
+        ("squares / rows", "squares / (rows - 1)"),
+        ("sqrt(var + eps)", "sqrt(var)"),
+        ("value * scale + shift", "some[k] * scale + shift"),
+        ("(t.parts + p) * t.columns + t.column", "p * t.columns + t.column"),
+        ("some_hat[k] * slope + level", "some_hat[k] * slope - level"),
+        ("if (!add || t.part", "if (t.part"),
+        ("d_beta[t.column] += (REAL)sum", "d_beta[t.column] = (REAL)sum"),
+        ("fresh * stats[n + i]", "fresh * stats[i]"),
+        ("(REAL)(share / n)", "(REAL)(1.0 / n)"),
+        ("(REAL)share * p", "p"),
         ("v[i] * (REAL)beta2 + grad[i] * grad[i]", "v[i] * (REAL)beta2 + grad[i]"),
-        ("grad[i] * (REAL)lr", "grad[i]"),
+        ("- grad[i] * lr", "+ grad[i] * lr"),
         ("soft ? target[i]", "soft ? target[0]"),
     ],
 )
@@ -564,6 +617,8 @@ def test_a_mistake_in_the_source_is_caught(
         for name in OPERATIONS:
             for flavour in ("normal", "ties"):
                 compare(name, backend, reference, 0, 65, 33, flavour)
+        for name in TALL:
+            compare(name, backend, reference, 0, 1100, 33, "normal")
 
     with pytest.raises(AssertionError):
         compare_all()

@@ -22,6 +22,7 @@ from tinygan.__main__ import main
 from tinygan.errors import CheckpointError, DataError
 from tinygan.presets import PRESETS
 from tinygan.run import one_line_errors, parse_options
+from tinygan.run.manifest import machine
 from tinygan.run.rebuild import load_generator
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,6 +163,7 @@ def test_a_run_can_be_repeated_from_its_run_json(run: Path, digits: Path) -> Non
     assert manifest["data"]["images"] == 300
     assert manifest["data"]["name"] == digits.name
     assert len(manifest["data"]["sha256"]) == 64
+    assert manifest["options"]["precision"] == manifest["backend"]["precision"] == "float32"
     assert {"python", "numpy", "tinygan"} <= manifest["versions"].keys()
     assert "git" in manifest
     assert "train_mlp_gan.py" in manifest["command"]
@@ -219,6 +221,7 @@ def edit(run: Path, tmp_path: Path) -> Callable[..., Path]:
         ("backend", None, "it has no backend"),
         ("novelty", 1, "unrecognized arguments: --novelty=1"),
         ("conditional", "two-hot", "--conditional: invalid choice: 'two-hot'"),
+        ("precision", "half", "--precision: invalid choice: 'half'"),
         ("conditional", 7, "--conditional: invalid choice: '7'"),
         ("tensorboard", "yes", "--tensorboard/--no-tensorboard: ignored explicit argument 'yes'"),
     ],
@@ -260,6 +263,50 @@ def test_a_run_from_before_labels_resumes_and_samples(edit: Callable[..., Path])
     assert "--conditional one-hot conflicts" in train("--resume", folder, "--conditional", code=2)
     train("--resume", folder, "--steps", 14)
     assert load_generator(folder).samples(2).shape == (2, 28, 28, 1)
+
+
+def test_a_resumed_run_keeps_its_precision(edit: Callable[..., Path]) -> None:
+    folder = edit("options", precision="tf32", backend="cupy")
+    assert parse_options(["--resume", str(folder)], "", PRESETS).precision == "tf32"
+    said = train("--resume", folder, "--precision", "float32", code=2)
+    assert "--precision float32 conflicts with the run in" in said
+    assert "which has --precision tf32: leave it out, or start a new run" in said
+
+
+def test_a_run_of_tf32_is_looked_at_anywhere(
+    edit: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Samples are drawn in float32, so that they need no GPU."""
+    folder = edit("options", precision="tf32", backend="cupy")
+    assert load_generator(folder, backend="numpy").samples(2).shape == (2, 28, 28, 1)
+    main(["info", str(folder)])
+    assert "precision tf32" in capsys.readouterr().out
+
+
+def test_a_run_from_before_precisions_was_one_of_float32(edit: Callable[..., Path]) -> None:
+    folder = edit()
+    manifest = json.loads((folder / "run.json").read_text())
+    assert manifest["options"].pop("precision") == manifest["backend"].pop("precision")
+    (folder / "run.json").write_text(json.dumps(manifest))
+    for words in ([], ["--precision", "float32"]):
+        options = parse_options(["--resume", str(folder), *words], "", PRESETS)
+        assert options.precision == "float32"
+    said = train("--resume", folder, "--precision", "tf32", code=2)
+    assert "--precision tf32 conflicts with the run in" in said
+
+
+def test_a_new_run_cannot_have_tf32_on_numpy(tmp_path: Path) -> None:
+    new = ("--preset", "mlp-leaky", "--precision", "tf32", "--out", tmp_path / "no")
+    said = train(*new, "--backend", "numpy", code=2)
+    assert said.startswith("error: tf32 is a mode of NVIDIA tensor cores: take --backend cupy")
+    said = train(*new, "--backend", "cupy", "--dtype", "float64", code=2)
+    assert said.startswith("error: tf32 is for products of float32")
+    assert not (tmp_path / "no").exists()
+
+
+def test_what_forces_tf32_from_outside_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    assert machine()["environment"]["NVIDIA_TF32_OVERRIDE"] == "1"
 
 
 def test_a_conditional_run_resumes_bit_for_bit(digits: Path, tmp_path: Path) -> None:

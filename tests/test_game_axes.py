@@ -236,7 +236,7 @@ def test_spread_is_that_of_the_samples_without_noise(order, std, backend64):
     game.fakes = lambda z: made.append(fakes(z).copy()) or made[-1]
     game.sample = lambda: drawn.append(sample().copy()) or drawn[-1]
     ORDERS[order](game, lambda: None, lambda: None)
-    expected = float(spread(made[-1], drawn[-1], backend64.xp))
+    expected = float(spread(made[-1], drawn[-1], backend64))
     assert game.metrics()["spread"] == pytest.approx(expected, rel=1e-12)
 
 

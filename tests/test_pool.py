@@ -383,7 +383,7 @@ class EveryTieTakes(MaxPool2D):
     def _route(self, dy, cache, name):
         x, y = cache.kept("x"), cache.kept("y")
         dx = np.zeros_like(x)
-        for at, pixels in self.places:
+        for _, at, pixels in self.geometry.places():
             dx[pixels] += (x[pixels] == y[at]) * dy[at]
         return dx
 
@@ -391,20 +391,21 @@ class EveryTieTakes(MaxPool2D):
 class LastTieTakes(MaxPool2D):
     """Right by its derivative, but another choice than the documented one."""
 
-    def output_shape(self, shape):
-        shape = super().output_shape(shape)
-        self.places.reverse()
-        return shape
+    def forward(self, x, cache):
+        y = super().forward(x, cache)
+        for place, at, pixels in self.geometry.places():
+            np.copyto(cache.kept("winner")[at], place, where=x[pixels] == y[at])
+        return y
 
 
 class WrongOffset(MaxPool2D):
     """Backward counts the window's places column by column."""
 
     def _route(self, dy, cache, name):
-        own, (h, w) = self.places, self.size
-        self.places = [own[b * w + a] for a in range(w) for b in range(h)]
+        winner, (h, w) = cache.kept("winner"), self.size
+        cache.keep("winner", winner % w * h + winner // w)
         dx = super()._route(dy, cache, name)
-        self.places = own
+        cache.keep("winner", winner)
         return dx
 
 
@@ -414,8 +415,8 @@ class WindowsOverwrite(MaxPool2D):
     def _route(self, dy, cache, name):
         winner, shape = cache.kept("winner"), super()._route(dy, cache, name).shape
         dx = np.zeros(shape, dy.dtype)
-        for k, (at, pixels) in enumerate(self.places):
-            np.copyto(dx[pixels], dy[at], where=winner[at] == k)
+        for place, at, pixels in self.geometry.places():
+            np.copyto(dx[pixels], dy[at], where=winner[at] == place)
         return dx
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinygan import get_backend
 from tinygan.errors import CheckpointError, NonFiniteError, OptionError, TinyganError
 from tinygan.run import Run, checkpoint
 from tinygan.run.commands import info
@@ -24,6 +25,7 @@ from tinygan.run.loop import say
 from tinygan.run.metrics_file import OLDER_HEADER, read_metrics
 from tinygan.run.pictures import write_grid
 from tinygan.run.progress import Progress
+from tinygan.run.readings import Readings
 
 
 class Part:
@@ -59,7 +61,7 @@ class Training:
             total_steps=total,
             steps_per_epoch=7,
             samples_per_step=4,
-            metrics=self.metrics,
+            readings=Readings(self.measure, get_backend("numpy")),
             sample=lambda: np.tanh(np.resize(self.part.W, (4, 5, 5, 1))),
             draw=lambda path, images: write_grid(path, images, (2, 2), (-1.0, 1.0)),
             diagnose=lambda: None if np.isfinite(self.part.W).all() else "G layer 0 Dense: W",
@@ -68,19 +70,10 @@ class Training:
             **{"sample_every": 10, "checkpoint_every": 20, "log_every": 10, **rest},  # type: ignore[arg-type]
         )
 
-    def metrics(self) -> dict[str, float]:
+    def measure(self) -> np.ndarray:
         a = float(self.part.W[0, 0])
-        return {
-            "d_loss": a,
-            "g_loss": a / 3,
-            "d_real": 0.5,
-            "d_fake": 0.25,
-            "acc_real": 1.0,
-            "acc_fake": 0.0,
-            "penalty": 0.0,
-            "g_gradient": 1.0,
-            "spread": 0.5 if self.step < self.copies_from else 0.01,
-        }
+        spread = 0.5 if self.step < self.copies_from else 0.01
+        return np.array([a, a / 3, 0.5, 0.25, 1.0, 0.0, 0.0, 1.0, spread])
 
     def go(self, signal_at: dict[int, int] | None = None) -> Training:
         for step in self.run.steps():

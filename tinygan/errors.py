@@ -41,3 +41,12 @@ class DoubleSigmoidWarning(UserWarning):
 
 class RangeWarning(UserWarning):
     """The data fill only a part of the range that G can reach."""
+
+
+class CaptureWarning(UserWarning):
+    """CUDA cannot record the training step as a graph; it runs launch by launch."""
+
+
+def first_line(problem: Exception) -> str:
+    """What another library's error says, in one line."""
+    return next(iter(str(problem).strip().splitlines()), type(problem).__name__)

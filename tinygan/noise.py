@@ -7,6 +7,7 @@ than its step, and nobody's draw can shift another's.
 from __future__ import annotations
 
 import hashlib
+import math
 from functools import cache
 
 from tinygan.backend import Array, Backend
@@ -39,44 +40,31 @@ class Noise:
     def words(self, purpose: str, n: int) -> Array:
         """n independent uint32 words."""
         key = (self.seed, _purpose_word(purpose))
-        return self.backend.philox(key, (0, self.sub, self.step, 0), n)  # [noise.1]
+        step = self.backend.numbers(1, lambda: (self.step,))
+        return self.backend.philox(key, (0, self.sub, 0, 0), n, step)  # [noise.1]
 
     def unit(self, purpose: str, n: int) -> Array:
         """n numbers uniform in the open interval (0, 1), float64: (word + 1/2) / 2^32."""
-        u = self.words(purpose, n).astype("float64")
-        u += 0.5
-        u *= 2.0**-32
-        return u
+        return self.backend.uniforms(
+            self.words(purpose, n), 0.0, 1.0, out=self.backend.empty((n,), "float64")
+        )
 
     def uniform(self, purpose: str, shape: tuple[int, ...], low: float, high: float) -> Array:
         """Uniform in [low, high], in the backend's dtype: low + (high - low) u."""
-        u = self.unit(purpose, _size(shape))
-        u *= high - low
-        u += low  # [noise.2]
-        return u.astype(self.backend.dtype).reshape(shape)
+        words = self.words(purpose, math.prod(shape))
+        return self.backend.uniforms(words, low, high, out=self.backend.empty(shape))  # [noise.2]
 
     def normal(self, purpose: str, shape: tuple[int, ...], std: float = 1.0) -> Array:
         """N(0, std²) by Box-Muller (1958) on the pairs of words (2i, 2i + 1)."""
-        xp, n = self.backend.xp, _size(shape)
-        pairs = self.unit(purpose, n + n % 2).reshape(-1, 2)
-        radius = xp.sqrt(-2.0 * xp.log(pairs[:, 0])) * std  # [noise.3]
-        angle = pairs[:, 1] * (2.0 * xp.pi)
-        z = xp.empty(pairs.shape, self.backend.dtype)
-        z[:, 0] = radius * xp.cos(angle)
-        z[:, 1] = radius * xp.sin(angle)
-        return z.reshape(-1)[:n].reshape(shape)
+        n = math.prod(shape)
+        words = self.words(purpose, n + n % 2)
+        return self.backend.normals(words, std, out=self.backend.empty(shape))  # [noise.3]
 
     def integers(self, purpose: str, n: int, high: int) -> Array:
         """n integers uniform in [0, high), int64: word·high >> 32, for high up to 2^31."""
-        return (self.words(purpose, n).astype("int64") * high) >> 32  # [noise.4]
+        out = self.backend.empty((n,), "int64")
+        return self.backend.integers(self.words(purpose, n), high, out)  # [noise.4]
 
     def permutation(self, purpose: str, n: int) -> Array:
         """A uniformly random order of 0 … n - 1, int64: the order that sorts n 64-bit draws."""
         return self.words(purpose, 2 * n).view("uint64").argsort(kind="stable")
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from tinygan.backend import Numbers
 from tinygan.errors import CheckpointError, OptionError
 from tinygan.nn.network import Network
 
@@ -61,6 +62,13 @@ class Optimiser:
 
     def step(self) -> None:
         """One update of all parameters, down their gradient."""
+        self._update(self.network.backend.numbers(2, self._advance))
+
+    def _advance(self) -> tuple[float, float]:
+        """Count one update, and give the two numbers by which it differs from others."""
+        raise NotImplementedError
+
+    def _update(self, rates: Numbers) -> None:
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
@@ -98,11 +106,14 @@ class SGD(Optimiser):
         super().__init__(network, lr)
         self.momentum = _schedule(momentum, "momentum", below=1.0)
 
-    def step(self) -> None:
-        net = self.network
-        lr, momentum = self.lr(self.t), self.momentum(self.t)
-        net.backend.sgd(net.parameters, net.gradients, self._moments["velocity"], lr, momentum)
+    def _advance(self) -> tuple[float, float]:
+        rates = self.lr(self.t), self.momentum(self.t)
         self.t += 1
+        return rates
+
+    def _update(self, rates: Numbers) -> None:
+        net = self.network
+        net.backend.sgd(net.parameters, net.gradients, self._moments["velocity"], rates)
 
 
 class Adam(Optimiser):
@@ -124,13 +135,15 @@ class Adam(Optimiser):
         _require("eps", eps)
         self.beta1, self.beta2, self.eps = beta1, beta2, eps
 
-    def step(self) -> None:
+    def _advance(self) -> tuple[float, float]:
         lr = self.lr(self.t)
         self.t += 1
         # The moments are stored as m / (1 - beta1) and v / (1 - beta2): [adam.1]. Those factors
         # and the bias corrections are folded into two numbers: [adam.2], [adam.3].
         root = math.sqrt((1.0 - self.beta2**self.t) / (1.0 - self.beta2))
-        rate = lr * (1.0 - self.beta1) / (1.0 - self.beta1**self.t) * root
+        return lr * (1.0 - self.beta1) / (1.0 - self.beta1**self.t) * root, self.eps * root
+
+    def _update(self, rates: Numbers) -> None:
         net = self.network
         net.backend.adam(
             net.parameters,
@@ -139,6 +152,5 @@ class Adam(Optimiser):
             self._moments["v"],
             self.beta1,
             self.beta2,
-            rate,
-            self.eps * root,
+            rates,
         )

@@ -6,6 +6,8 @@ It keeps to the part of CuPy that this library uses and is stricter than CuPy:
   would copy silently (`a[...] = numpy_array`, a NumPy index, a NumPy array given to a kernel);
 - every wait for the device and every copy to it is written into `events`;
 - `empty` gives memory full of NaN (integers: the largest one);
+- while a stream is captured, nothing runs (capture.py); memory has an owner, and a graph may only
+  use what somebody keeps (memory.py); products through a handle of one's own go to cublas.py;
 - kernels run by name, in NumPy (kernels.py) or as their own source compiled for the CPU
   (compiled.py), after their arguments have been compared with the signature in the source.
 """
@@ -28,8 +30,9 @@ from numpy import (  # the dtypes, which CuPy passes on too
     uint64,
 )
 
+from standin.capture import counted, events, involve_host, launched
 from standin.device import cuda
-from standin.device_array import asnumpy, counted, events, ndarray, unwrap
+from standin.device_array import asnumpy, compute, ndarray, poisoned, unwrap
 from standin.functions import FUNCTIONS, make
 from standin.module import RawModule
 
@@ -50,6 +53,7 @@ __all__ = [
     "full",
     "int32",
     "int64",
+    "launched",
     "ndarray",
     "pi",
     "uint8",
@@ -63,39 +67,31 @@ __version__ = "0 (stand-in)"
 
 def empty(shape: Any, dtype: Any = float) -> ndarray:
     """Memory that nobody has written yet, and that shows it."""
-    host = np.empty(shape, dtype)
-    host.fill(np.nan if host.dtype.kind == "f" else _largest(host.dtype))
-    return ndarray(host)
+    return poisoned(np.empty(shape, dtype))
 
 
 def empty_like(prototype: ndarray) -> ndarray:
     """The same for an array's shape, dtype and order in memory."""
-    like = ndarray(np.empty_like(unwrap(prototype)))
-    like.fill(np.nan if like.dtype.kind == "f" else _largest(like.dtype))
-    return like
-
-
-def _largest(dtype: Any) -> Any:
-    return True if dtype.kind == "b" else np.iinfo(dtype).max
+    return poisoned(np.empty_like(unwrap(prototype)))
 
 
 def zeros(shape: Any, dtype: Any = float) -> ndarray:
-    return ndarray(np.zeros(shape, dtype))
+    return compute("zeros", np.zeros, shape, dtype)
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None) -> ndarray:
-    return ndarray(np.full(shape, unwrap(fill_value), dtype))
+    return compute("full", np.full, shape, fill_value, dtype)
 
 
 def arange(*limits: int, dtype: Any = None) -> ndarray:
-    return ndarray(np.arange(*limits, dtype=dtype))
+    return compute("arange", np.arange, *limits, dtype=dtype)
 
 
 def array(obj: Any, dtype: Any = None, copy: bool = True) -> ndarray:
     """The one way for a NumPy array onto the device."""
     if isinstance(obj, ndarray):
-        return ndarray(np.array(obj._host, dtype))
-    events.append("copy: array()")
+        return compute("array", np.array, obj, dtype)
+    involve_host("copy: array()")
     return ndarray(np.array(obj, dtype))
 
 

@@ -28,10 +28,10 @@ PRELUDE = r"""
 #define __shared__ static
 struct Index { unsigned x; };
 static Index blockIdx, blockDim, threadIdx;
-static unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
+[[maybe_unused]] static unsigned long long __umul64hi(unsigned long long a, unsigned long long b)
 { return (unsigned long long)((unsigned __int128)a * b >> 64); }
 static ucontext_t scheduler, contexts[BLOCK];
-static void __syncthreads() { swapcontext(&contexts[threadIdx.x], &scheduler); }
+[[maybe_unused]] static void __syncthreads() { swapcontext(&contexts[threadIdx.x], &scheduler); }
 """
 
 LAUNCHER = r"""
@@ -76,10 +76,10 @@ def compiler() -> str | None:
 
 def _wrapper(name: str, parameters: list[Parameter]) -> str:
     """Arguments wait in globals while the threads, which take none, run the kernel."""
-    held = "".join(f"static {p.type} {name}_{p.name};\n" for p in parameters)
-    call = ", ".join(f"{name}_{p.name}" for p in parameters)
+    held = "".join(f"static {p.type} {p.name}_of_{name};\n" for p in parameters)
+    call = ", ".join(f"{p.name}_of_{name}" for p in parameters)
     formal = ", ".join(f"{p.type} {p.name}" for p in parameters)
-    take = " ".join(f"{name}_{p.name} = {p.name};" for p in parameters)
+    take = " ".join(f"{p.name}_of_{name} = {p.name};" for p in parameters)
     return (
         f"{held}static void {name}_body() {{ {name}({call}); }}\n"
         f'extern "C" void launch_{name}(unsigned grid, int backwards, {formal})\n'

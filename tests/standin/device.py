@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from standin.device_array import events
+from standin.capture import CUDARuntimeError, Graph, Stream, get_current_stream, involve_host
+from standin.memory import MemoryPointer, MemoryPool, using_allocator
 
 
 class _Runtime:
+    CUDARuntimeError = CUDARuntimeError
+
     def __init__(self) -> None:
         self.driver, self.runtime = 12080, 12090
 
@@ -27,7 +30,7 @@ class _Runtime:
 
 class _Device:
     def synchronize(self) -> None:
-        events.append("sync: Device.synchronize()")
+        involve_host("sync: Device.synchronize()")
 
 
 class _Cuda:
@@ -35,6 +38,9 @@ class _Cuda:
         self.available = True
         self.runtime = _Runtime()
         self.Device = _Device
+        self.Graph, self.Stream, self.get_current_stream = Graph, Stream, get_current_stream
+        self.MemoryPointer, self.MemoryPool = MemoryPointer, MemoryPool
+        self.using_allocator = using_allocator
 
     def is_available(self) -> bool:
         return self.available

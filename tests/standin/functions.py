@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from standin.device_array import ndarray, unwrap, wrap
+from standin.capture import involve_host, refuse, refuse_cublas
+from standin.device_array import change, into, ndarray, unwrap
 
 UFUNCS = (
     "abs add divide equal exp greater isfinite isnan less log log1p logical_and logical_not "
@@ -21,23 +22,40 @@ OTHERS = (
 FUNCTIONS = f"{UFUNCS} {REDUCTIONS} {OTHERS}".split()
 
 
+VIEWS = ("broadcast_to", "expand_dims", "transpose")
+ONE_KERNEL = 8  # so many arrays at most are joined without a list of them being copied
+
+
 def make(name: str) -> Any:
     of_numpy = getattr(np, name)
 
     def function(*args: Any, out: Any = None, **options: Any) -> Any:
-        host = [unwrap(a) for a in args]
-        options = {key: unwrap(value) for key, value in options.items()}
-        if out is not None:
-            if not isinstance(out, ndarray):
-                raise TypeError(f"Unsupported type {type(out)} for out of {name}")
-            if name == "matmul" and any(
-                isinstance(a, np.ndarray) and np.may_share_memory(a, out._host) for a in host
-            ):
-                raise ValueError("out of matmul overlaps one of its inputs")
-            options["out"] = out._host
-        with np.errstate(all="ignore"):
-            result = of_numpy(*host, **options)
-        return wrap(result) if out is None else out
+        _refuse(name, args, out)
+        if name in VIEWS:
+            host = of_numpy(unwrap(args[0]), *args[1:], **options)
+            return ndarray(host, args[0]._memory)
+        if name == "copyto":
+            return change(args[0], name, of_numpy, *args[1:], **options)
+        return into(out, name, of_numpy, *args, **options)
 
     function.__name__ = name
     return function
+
+
+def _refuse(name: str, args: tuple[Any, ...], out: Any) -> None:
+    """What CuPy cannot do, or not while a stream is captured."""
+    if name == "matmul":
+        refuse_cublas()
+        if out is not None and any(_overlap(a, out) for a in args):
+            raise ValueError("out of matmul overlaps one of its inputs")
+    if name == "argsort":
+        refuse()
+    if name == "where" and len(args) == 1:
+        raise NotImplementedError("the stand-in's where takes three arguments")
+    if name in ("concatenate", "stack") and len(args[0]) > ONE_KERNEL:
+        involve_host(f"copy: {name} of more than {ONE_KERNEL} arrays")
+
+
+def _overlap(a: Any, b: Any) -> bool:
+    both = isinstance(a, ndarray) and isinstance(b, ndarray)
+    return both and np.may_share_memory(a._host, b._host)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from standin import kernels
+from standin.capture import launch
 from standin.device_array import ndarray
 
 SIGNATURE = re.compile(r'extern "C" __global__ void (\w+)\(([^)]*)\)')
@@ -75,9 +76,9 @@ class RawKernel:
         if len(args) != len(parameters):
             raise TypeError(f"{self.name} takes {len(parameters)} arguments, got {len(args)}")
         host = [self._host(a, p) for a, p in zip(args, parameters, strict=True)]
-        engine = self.module.engine or kernels.EMULATIONS
-        with np.errstate(all="ignore"):
-            engine[self.name](grid[0], block[0], *host)
+        run = (self.module.engine or kernels.EMULATIONS)[self.name]
+        memories = [a._memory for a in args if isinstance(a, ndarray)]
+        launch(self.name, lambda: run(grid[0], block[0], *host), memories)
 
     def _host(self, value: Any, parameter: Parameter) -> Any:
         where = f"{self.name}: {parameter.type} {parameter.name}"

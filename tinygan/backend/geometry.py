@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from tinygan.errors import OptionError, ShapeError
 
 Pair = tuple[int, int]
+Part = tuple[slice, slice, slice]  # of an array of images: all samples, some rows, some columns
 Padding = str | int | tuple[Pair, Pair]
 Sides = str | Pair  # along one axis: a word, or (before, after)
 
@@ -28,6 +29,10 @@ class Geometry(NamedTuple):
     before: Pair  # padding above and to the left
     output: Pair
 
+    def flat(self) -> tuple[int, ...]:
+        """All ten numbers, as kernels take them."""
+        return tuple(number for pair in self for number in pair)
+
     def taps(self) -> Iterator[tuple[Pair, tuple[slice, slice], tuple[slice, slice]]]:
         """((a, b), outputs, inputs) for each kernel offset that meets the image: [conv.2].
 
@@ -37,6 +42,14 @@ class Geometry(NamedTuple):
         for a, ps, hs in rows:
             for b, qs, ws in columns:
                 yield (a, b), (ps, qs), (hs, ws)
+
+    def places(self) -> list[tuple[int, Part, Part]]:
+        """(a·kw + b, outputs, inputs) for the same, as indices of arrays (N, ...)."""
+        kw, every = self.kernel[1], slice(None)
+        return [
+            (a * kw + b, (every, *outputs), (every, *inputs))
+            for (a, b), outputs, inputs in self.taps()
+        ]
 
     def meetings(self, axis: int) -> list[tuple[int, slice, slice]]:
         """(offset, outputs, inputs) along one axis."""

@@ -11,12 +11,14 @@ W (n_in, n_out), b (n_out,).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from tinygan.backend.convolution import Convolution, DirectConvolution
 from tinygan.backend.geometry import Geometry
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray: which one is known to the backend alone
+Numbers = Any  # what Backend.numbers gives: a tuple of numbers, or a float64 array on a device
 
 
 class Shared:
@@ -65,14 +67,6 @@ class Backend:
         """Raise TypeError, naming the fix, unless `array` is an array of this backend."""
         raise NotImplementedError
 
-    def philox(self, key: tuple[int, int], counter: tuple[int, int, int, int], n: int) -> Array:
-        """n uint32 words of Philox 4x64-10 as `numpy.random.Philox` makes them: [noise.1].
-
-        `key` and `counter` are 64-bit words, least significant first; the counter is advanced by
-        one before the first block; each 64-bit output gives its low half, then its high half.
-        """
-        raise NotImplementedError
-
     def empty(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
         return self.xp.empty(shape, self.dtype if dtype is None else dtype)
 
@@ -100,6 +94,76 @@ class Backend:
         if flat is None or len(flat) < size:
             flat = self._workspaces[name] = self.empty((size,))
         return flat[:size].reshape(shape)
+
+    # ---- steps that are recorded and replayed ----------------------------------------------------
+
+    def numbers(self, count: int, read: Callable[[], tuple[float, ...]]) -> Numbers:
+        """`read()`, `count` numbers that another step may have otherwise: [gpu.2].
+
+        A captured step calls `read` anew at each replay; any other number it has seen is fixed in
+        it for ever. Integers are exact below 2^53.
+        """
+        return read()
+
+    def capture(self, step: Callable[[], object]) -> Callable[[], object]:
+        """What makes the step, with less work for the CPU where the backend can: [gpu.1].
+
+        `step` must do the same at every call but for its `numbers` and the contents of arrays.
+        """
+        return step
+
+    # ---- noise -----------------------------------------------------------------------------------
+
+    def philox(
+        self,
+        key: tuple[int, int],
+        counter: tuple[int, int, int, int],
+        n: int,
+        step: Numbers = (0,),
+    ) -> Array:
+        """n uint32 words of Philox 4x64-10 as `numpy.random.Philox` makes them: [noise.1].
+
+        `key` and `counter` are 64-bit words, least significant first, and `step` is added to the
+        third of the counter's. The counter is advanced by one before the first block; each 64-bit
+        output gives its low half, then its high half.
+        """
+        raise NotImplementedError
+
+    def uniforms(self, words: Array, low: float, high: float, out: Array) -> Array:
+        """out = low + (high - low) u, with u = (word + 1/2) / 2^32 in float64: [noise.2]."""
+        u = self._unit(words)
+        u *= high - low
+        u += low
+        out[...] = u.reshape(out.shape)
+        return out
+
+    def normals(self, words: Array, std: float, out: Array) -> Array:
+        """out = std·sqrt(-2 log u1)·(cos, sin)(2π u2), in float64, of pairs of words: [noise.3].
+
+        There are as many words as `out` has numbers, or one more to make them even.
+        """
+        xp, pairs = self.xp, self._unit(words).reshape(-1, 2)
+        radius = xp.sqrt(-2.0 * xp.log(pairs[:, 0])) * std
+        angle = pairs[:, 1] * (2.0 * xp.pi)
+        z = self.empty(pairs.shape, out.dtype)
+        z[:, 0] = radius * xp.cos(angle)
+        z[:, 1] = radius * xp.sin(angle)
+        out[...] = z.reshape(-1)[: out.size].reshape(out.shape)
+        return out
+
+    def integers(self, words: Array, high: int, out: Array) -> Array:
+        """out = word·high >> 32, int64: [noise.4]."""
+        out[...] = words
+        out *= high
+        out >>= 32
+        return out
+
+    def _unit(self, words: Array) -> Array:
+        """(word + 1/2) / 2^32, in the open interval (0, 1), float64"""
+        u = words.astype("float64")
+        u += 0.5
+        u *= 2.0**-32
+        return u
 
     # ---- the memory order of images --------------------------------------------------------------
 
@@ -142,7 +206,7 @@ class Backend:
 
     def affine(self, x: Array, W: Array, b: Array, out: Array) -> Array:
         """out = x W + b"""
-        self.xp.matmul(x, W, out=out)
+        self.matmul(x, W, out)
         out += b
         return out
 
@@ -173,6 +237,33 @@ class Backend:
         """The plain form; a backend may choose a faster one."""
         return DirectConvolution(self, geometry, c_in, c_out)
 
+    # ---- max pooling: images (N, H, W, C), windows (N, P, Q, C) ----------------------------------
+
+    def max_pool(self, x: Array, geometry: Geometry, y: Array, winner: Array) -> Array:
+        """y = the largest x of each window, winner = its place there, a·kw + b: [pool.1].
+
+        Of equal entries the first, row by row; pixels outside count as -infinity.
+        """
+        xp, leads = self.xp, self.scratch_images("leads", y.shape)
+        y.fill(float("-inf"))
+        winner.fill(0)
+        for place, at, pixels in geometry.places():
+            xp.greater(x[pixels], y[at], out=leads[at])  # strictly: of equals the first stays
+            xp.multiply(leads[at], place, out=leads[at])
+            xp.maximum(winner[at], leads[at], out=winner[at])
+            xp.maximum(y[at], x[pixels], out=y[at])
+        return y
+
+    def max_pool_backward(self, dy: Array, winner: Array, geometry: Geometry, out: Array) -> Array:
+        """out = dy, added to the pixel that won each window; elsewhere zero: [pool.2]."""
+        xp, share = self.xp, self.scratch_images("share", dy.shape)
+        out.fill(0)
+        for place, at, pixels in geometry.places():
+            xp.equal(winner[at], place, out=share[at])
+            xp.multiply(share[at], dy[at], out=share[at])
+            xp.add(out[pixels], share[at], out=out[pixels])
+        return out
+
     # ---- activations -------------------------------------------------------------------------
 
     def multiply(self, a: Array, b: Array, out: Array) -> Array:
@@ -187,7 +278,12 @@ class Backend:
     def leaky(self, x: Array, slope: float, out: Array) -> Array:
         """out = x·leaky_factor(x)"""
         self.leaky_factor(x, slope, out=out)
-        return self.xp.multiply(x, out, out=out)
+        return self.multiply(x, out, out=out)
+
+    def leaky_backward(self, dy: Array, x: Array, slope: float, out: Array) -> Array:
+        """out = dy·leaky_factor(x)"""
+        self.leaky_factor(x, slope, out=out)
+        return self.multiply(dy, out, out=out)
 
     def sigmoid(self, x: Array, out: Array) -> Array:
         """out = 1 / (1 + exp(-x)) without overflow: [act.7].
@@ -229,15 +325,20 @@ class Backend:
     # ---- batch normalisation: x (N, C) -----------------------------------------------------------
 
     def batch_norm(
-        self, x: Array, gamma: Array, beta: Array, eps: float, x_hat: Array, y: Array
-    ) -> tuple[Array, Array, Array]:
+        self,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        eps: float,
+        x_hat: Array,
+        y: Array,
+        stats: Array,
+    ) -> None:
         """x_hat = (x - mean) / sqrt(var + eps), y = gamma x_hat + beta: [bn.1].
 
-        Returns mean, (biased) variance and 1 / sqrt(var + eps) of the batch, each (C,).
+        stats (3, C) = mean, (biased) variance and 1 / sqrt(var + eps) of the batch.
         """
-        n = len(x)
-        stats = self.scratch("bn_stats", (3, x.shape[1]), x.dtype)
-        mean, var, inv_std = stats[0], stats[1], stats[2]
+        n, mean, var, inv_std = len(x), stats[0], stats[1], stats[2]
         self.column_sums(x, out=mean)
         mean /= n
         self.xp.subtract(x, mean, out=x_hat)
@@ -250,14 +351,20 @@ class Backend:
         x_hat *= inv_std
         self.xp.multiply(x_hat, gamma, out=y)
         y += beta
-        return mean, var, inv_std
 
     def batch_norm_backward(
-        self, dy: Array, x_hat: Array, gamma: Array, inv_std: Array, out: Array
-    ) -> tuple[Array, Array, Array]:
+        self,
+        dy: Array,
+        x_hat: Array,
+        gamma: Array,
+        inv_std: Array,
+        out: Array,
+        gradients: tuple[Array, Array] | None = None,
+    ) -> Array:
         """out = gamma·inv_std·(dy - mean(dy) - x_hat·mean(dy·x_hat)): [bn.2].
 
-        Returns out, 1ᵀ(dy·x_hat) and 1ᵀdy: the gradients for gamma and beta.
+        `gradients`, if they are wanted, are those of gamma and beta: 1ᵀ(dy·x_hat) is added to the
+        one, 1ᵀdy to the other.
         """
         n, c = x_hat.shape
         sums = self.scratch("bn_sums", (2, c), dy.dtype)
@@ -273,36 +380,54 @@ class Backend:
         self.xp.subtract(dy, out, out=out)
         self.xp.multiply(gamma, inv_std, out=row[0])
         out *= row[0]
-        return out, d_gamma, d_beta
+        if gradients is not None:
+            for gradient, total in zip(gradients, (d_gamma, d_beta), strict=True):
+                gradient += total
+        return out
 
-    # ---- losses: logits and probabilities (N, 1) -------------------------------------------------
+    def move_statistics(self, mean: Array, var: Array, stats: Array, momentum: float) -> None:
+        """mean = momentum·mean + (1 - momentum)·stats[0], var likewise with stats[1]: [bn.4]."""
+        for running, batch in ((mean, stats[0]), (var, stats[1])):
+            running *= momentum
+            running += (1.0 - momentum) * batch
 
-    def bce_logits(self, x: Array, target: Any, out: Array) -> Array:
-        """mean of max(x, 0) - x t + log1p(exp(-|x|)), a 0-d array; out = sigmoid(x) - t.
+    # ---- losses: logits (N, 1), labels of the same shape or one number for all -------------------
 
-        [bce.3] and, before the division by N that the caller folds in, [bce.4].
+    def bce_logits(self, x: Array, target: Any, out: Array, share: float = 1.0) -> Array:
+        """share·mean of max(x, 0) - x t + log1p(exp(-|x|)), a 0-d array: [bce.3].
+
+        out = share·(sigmoid(x) - t) / N, its gradient: [bce.4].
         """
         xp = self.xp
         loss = xp.maximum(x, 0.0) - x * target + xp.log1p(xp.exp(-xp.abs(x)))
         self.sigmoid(x, out=out)
         out -= target
-        return loss.mean()
+        out *= share / x.size
+        return share * loss.mean()
 
-    def bce_probabilities(self, p: Array, target: Any, eps: float, out: Array) -> Array:
-        """mean of -t log p - (1 - t) log(1 - p) with p clipped to [eps, 1 - eps]: [bce.1].
+    def bce_probabilities(
+        self, x: Array, target: Any, eps: float, out: Array, share: float = 1.0
+    ) -> Array:
+        """share·mean of -t log p - (1 - t) log(1 - p), p = sigmoid(x) in [eps, 1 - eps]: [bce.1].
 
-        out = (p - t) / (p (1 - p)) inside the clip, 0 outside: [bce.2] before division by N.
+        out = its gradient: share/N·(p - t) / (p (1 - p)) inside the clip, 0 outside [bce.2], then
+        through the sigmoid, times p (1 - p): [obj.4].
         """
-        xp = self.xp
+        xp, p = self.xp, self.sigmoid(x, out=self.scratch("bce", x.shape, x.dtype))
         q = xp.clip(p, eps, 1.0 - eps)
         loss = -(target * xp.log(q) + (1.0 - target) * xp.log1p(-q))
         out[...] = xp.where(q == p, (q - target) / (q * (1.0 - q)), 0.0)
-        return loss.mean()
+        out *= share * p * (1.0 - p) / x.size
+        return share * loss.mean()
 
     # ---- optimisers: flat arrays ---------------------------------------------------------------
 
-    def sgd(self, theta: Array, grad: Array, velocity: Array, lr: float, momentum: float) -> None:
-        """velocity = momentum·velocity - lr·grad; theta += velocity: [sgd.1]."""
+    def sgd(self, theta: Array, grad: Array, velocity: Array, rates: Numbers) -> None:
+        """velocity = momentum·velocity - lr·grad; theta += velocity: [sgd.1].
+
+        `rates` are lr and momentum.
+        """
+        lr, momentum = rates[0], rates[1]
         velocity *= momentum
         velocity -= self.xp.multiply(
             grad, lr, out=self.scratch("optimiser", grad.shape, grad.dtype)
@@ -317,13 +442,13 @@ class Backend:
         v: Array,
         beta1: float,
         beta2: float,
-        rate: float,
-        eps: float,
+        rates: Numbers,
     ) -> None:
         """m = beta1·m + grad, v = beta2·v + grad², theta -= rate·m / (sqrt(v) + eps): [adam.3].
 
-        The moments are kept without their factors (1 - beta); `rate` and `eps` come rescaled.
+        The moments are kept without their factors (1 - beta); `rates` are rate and eps, rescaled.
         """
+        rate, eps = rates[0], rates[1]
         s = self.scratch("optimiser", grad.shape, grad.dtype)
         m *= beta1
         m += grad
@@ -336,6 +461,11 @@ class Backend:
         theta -= s
 
     # ---- data and noise ------------------------------------------------------------------------
+
+    def window(self, x: Array, at: Numbers, n: int) -> Array:
+        """x[at : at + n], for integers x (N,): perhaps a view"""
+        start = int(at[0])
+        return x[start : start + n]
 
     def dropout_factor(self, words: Array, q: int, out: Array) -> Array:
         """out = 256/q where the i-th byte of `words` is below q, else 0: [dropout.3]."""

@@ -16,7 +16,7 @@ import numpy as np
 from tinygan.backend.blas import make_gemm_add
 from tinygan.backend.convolution import FEW, Convolution, DirectConvolution
 from tinygan.backend.geometry import Geometry
-from tinygan.backend.interface import Array, Backend
+from tinygan.backend.interface import Array, Backend, Numbers
 from tinygan.backend.row_convolution import RowConvolution
 from tinygan.backend.spectral import Lifted, SpectralConvolution, spectral_is_faster
 from tinygan.backend.team import form_team, the_team
@@ -60,10 +60,16 @@ class NumpyBackend(Backend):
                 "convert it on its own side first (cupy.asnumpy(a), tensor.numpy(), numpy.array)"
             )
 
-    def philox(self, key: tuple[int, int], counter: tuple[int, int, int, int], n: int) -> Array:
-        generator = np.random.Philox(
-            key=np.array(key, np.uint64), counter=np.array(counter, np.uint64)
-        )
+    def philox(
+        self,
+        key: tuple[int, int],
+        counter: tuple[int, int, int, int],
+        n: int,
+        step: Numbers = (0,),
+    ) -> Array:
+        low, middle, third, high = counter
+        at = low, middle, (third + int(step[0])) % (1 << 64), high
+        generator = np.random.Philox(key=np.array(key, np.uint64), counter=np.array(at, np.uint64))
         blocks = generator.random_raw((n + 1) // 2)
         return blocks.astype("<u8", copy=False).view(np.uint32)[:n]
 
@@ -223,8 +229,15 @@ class NumpyBackend(Backend):
         return self.column_sums(x, out=np.empty(x.shape[1], x.dtype))
 
     def batch_norm(
-        self, x: Array, gamma: Array, beta: Array, eps: float, x_hat: Array, y: Array
-    ) -> tuple[Array, Array, Array]:
+        self,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        eps: float,
+        x_hat: Array,
+        y: Array,
+        stats: Array,
+    ) -> None:
         n = len(x)
         (mean,) = self._sums(lambda rows: (self._summed(x[rows]),), x)
         mean = mean / n
@@ -244,11 +257,17 @@ class NumpyBackend(Backend):
             np.add(y[rows], beta, out=y[rows])
 
         self._share(n, scale, x.size >= ARRAY)
-        return mean, var, inv_std
+        stats[0], stats[1], stats[2] = mean, var, inv_std
 
     def batch_norm_backward(
-        self, dy: Array, x_hat: Array, gamma: Array, inv_std: Array, out: Array
-    ) -> tuple[Array, Array, Array]:
+        self,
+        dy: Array,
+        x_hat: Array,
+        gamma: Array,
+        inv_std: Array,
+        out: Array,
+        gradients: tuple[Array, Array] | None = None,
+    ) -> Array:
         n = len(dy)
 
         def sums(rows: slice) -> tuple[Array, Array]:
@@ -265,7 +284,10 @@ class NumpyBackend(Backend):
             np.multiply(out[rows], scale, out=out[rows])
 
         self._share(n, part, dy.size >= ARRAY)
-        return out, d_gamma, d_beta
+        if gradients is not None:
+            for gradient, total in zip(gradients, (d_gamma, d_beta), strict=True):
+                gradient += total
+        return out
 
     def maxout_backward(self, dy: Array, h: Array, y: Array, out: Array) -> Array:
         free = self.scratch("maxout_free", y.shape, np.bool_)
@@ -280,8 +302,8 @@ class NumpyBackend(Backend):
 
     # ---- optimisers: flat arrays -----------------------------------------------------------------
 
-    def sgd(self, theta: Array, grad: Array, velocity: Array, lr: float, momentum: float) -> None:
-        self._blocks(super().sgd, (theta, grad, velocity), lr, momentum)
+    def sgd(self, theta: Array, grad: Array, velocity: Array, rates: Numbers) -> None:
+        self._blocks(super().sgd, (theta, grad, velocity), rates)
 
     def adam(
         self,
@@ -291,19 +313,16 @@ class NumpyBackend(Backend):
         v: Array,
         beta1: float,
         beta2: float,
-        rate: float,
-        eps: float,
+        rates: Numbers,
     ) -> None:
-        self._blocks(super().adam, (theta, grad, m, v), beta1, beta2, rate, eps)
+        self._blocks(super().adam, (theta, grad, m, v), beta1, beta2, rates)
 
-    def _blocks(
-        self, update: Callable[..., None], arrays: tuple[Array, ...], *numbers: float
-    ) -> None:
+    def _blocks(self, update: Callable[..., None], arrays: tuple[Array, ...], *rest: Any) -> None:
         """An update of flat arrays, block by block."""
 
         def part(mine: slice) -> None:
             for i in range(mine.start, mine.stop, BLOCK):
                 block = slice(i, min(i + BLOCK, mine.stop))
-                update(*(a[block] for a in arrays), *numbers)
+                update(*(a[block] for a in arrays), *rest)
 
         self._share(len(arrays[0]), part, len(arrays[0]) >= ARRAY)

@@ -21,7 +21,10 @@ class Order:
             raise DataError(f"a minibatch of {m} cannot be drawn from {n} examples")
         self.n, self.m, self.noise, self.k, self.replacement = n, m, noise, k, replacement
         self.batches_per_epoch = n // m
-        self._epoch: tuple[int, Array] = (-1, None)
+        # The orders of as many epochs as one step can touch: epoch e is in row e % rows.
+        rows = 2 + (k - 1) // self.batches_per_epoch
+        self._orders: Array = None if replacement else noise.backend.empty((rows, n), "int64")
+        self._epochs = [-1] * rows
 
     def __call__(self) -> Array:
         return self._with_replacement() if self.replacement else self._shuffled()
@@ -30,8 +33,16 @@ class Order:
         return self.noise.integers("minibatch", self.m, self.n)
 
     def _shuffled(self) -> Array:
-        step, sub = max(self.noise.step, 1), max(self.noise.sub, 1)  # from 0, before a run's first
+        sub = max(self.noise.sub, 1)  # the place within the step; which step it is, `_start` asks
+        backend = self.noise.backend
+        at = backend.numbers(1, lambda: (self._start(max(self.noise.step, 1), sub),))
+        return backend.window(self._orders.reshape(-1), at, self.m)
+
+    def _start(self, step: int, sub: int) -> int:
+        """Where in `_orders` the minibatch stands, after drawing the order of a new epoch."""
         epoch, batch = divmod((step - 1) * self.k + sub - 1, self.batches_per_epoch)
-        if self._epoch[0] != epoch:
-            self._epoch = (epoch, self.noise.at(step=epoch).permutation("epoch", self.n))
-        return self._epoch[1][batch * self.m : (batch + 1) * self.m]
+        row = epoch % len(self._epochs)
+        if self._epochs[row] != epoch:
+            self._orders[row] = self.noise.at(step=epoch).permutation("epoch", self.n)
+            self._epochs[row] = epoch
+        return row * self.n + batch * self.m

@@ -63,6 +63,19 @@ def alternating(game: Game, ascend_D: Update, descend_G: Update, k: int = 1) -> 
 ORDERS = {"paper": paper, "simultaneous": simultaneous, "alternating": alternating}
 
 
+# What a log says of a step:
+#   d_loss, g_loss      D's with its penalty, which `penalty` gives by itself
+#   d_real, d_fake      mean D(x) and D(G(z)), probabilities of "real" also where labels are
+#                       flipped; mean scores where the objective makes a critic of D
+#   acc_real, acc_fake  the shares of real and of fake samples that D told right
+#   g_gradient          length of the gradient of G's loss on all of G's parameters
+#   spread              how far apart fakes are, beside how far apart real samples are
+METRICS = (
+    *("d_loss", "g_loss", "d_real", "d_fake", "acc_real", "acc_fake"),
+    *("penalty", "g_gradient", "spread"),
+)
+
+
 class Game:
     """G, D, what they want and what they are shown: V(D, G) of equation 1 [game.1], two verbs.
 
@@ -190,8 +203,10 @@ class Game:
     def _judge_together(self, x: Array, fakes: Array) -> tuple[Array, Array]:
         """The same from one pass over [fakes, x], one batch to BatchNorm: [alg.6]."""
         if self.labels_of_x is not None:
-            both = (self.G_of_z.condition, self.labels_of_x())
-            self.D_of_both.condition = self.D.backend.xp.concatenate(both)
+            asked, told = self.G_of_z.condition, self.labels_of_x()
+            both = self._losses.new("both: labels", (len(asked) + len(told),), asked.dtype)
+            both[: len(asked)], both[len(asked) :] = asked, told
+            self.D_of_both.condition = both
         logits = self.D.forward(self._joined("x", fakes, x), self.D_of_both)
         n = len(logits) // 2  # a packed D answers less often than it is asked
         return logits[n:], logits[:n]
@@ -215,15 +230,12 @@ class Game:
         return both
 
     def metrics(self) -> dict[str, float]:
-        """What the last step saw, as Python numbers (on a GPU this waits for the device).
+        """What the last step saw, as Python numbers (on a GPU this waits for the device)."""
+        numbers = self.D.backend.to_host(self.measure())
+        return dict(zip(METRICS, numbers.tolist(), strict=True))
 
-        d_loss, g_loss      D's with its penalty, which `penalty` gives by itself
-        d_real, d_fake      mean D(x) and D(G(z)), probabilities of "real" also where labels are
-                            flipped; mean scores where the objective makes a critic of D
-        acc_real, acc_fake  the shares of real and of fake samples that D told right
-        g_gradient          length of the gradient of G's loss on all of G's parameters
-        spread              how far apart fakes are, beside how far apart real samples are
-        """
+    def measure(self) -> Array:
+        """METRICS of the last step as a row on the backend, float64; a loan until the next call."""
         real, fake = self.real_logits, self.fake_logits
         if self.objective.flipped:
             real, fake = -real, -fake
@@ -235,19 +247,14 @@ class Game:
         if threshold is None:  # a critic is known up to a constant
             threshold = 0.5 * (real.mean() + fake.mean())
         xp, gradient = self.D.backend.xp, self.G.gradients
-        values = {
-            "d_loss": self.d_loss,
-            "g_loss": self.g_loss,
-            "d_real": p_real.mean(),
-            "d_fake": p_fake.mean(),
-            "acc_real": (real > threshold).mean(),
-            "acc_fake": (fake <= threshold).mean(),
-            "penalty": xp.zeros(()) if self.penalty is None else self.d_penalty,
-            "g_gradient": xp.sqrt((gradient * gradient).sum()),
-            "spread": spread(self.made, self.x, xp),
-        }
-        numbers = self.D.backend.to_host(xp.stack(list(values.values())))  # one wait for them all
-        return dict(zip(values, numbers.tolist(), strict=True))
+        row = self._losses.new("metrics", (len(METRICS),), "float64")
+        row[0], row[1] = self.d_loss, self.g_loss
+        row[2], row[3] = p_real.mean(), p_fake.mean()
+        row[4], row[5] = (real > threshold).mean(), (fake <= threshold).mean()
+        row[6] = 0.0 if self.penalty is None else self.d_penalty
+        row[7] = xp.sqrt((gradient * gradient).sum())
+        row[8] = spread(self.made, self.x, self.D.backend)
+        return row
 
     def first_nonfinite(self) -> str | None:
         """Where the first NaN or infinity stands, in words: parameters, then activations."""

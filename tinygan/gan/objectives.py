@@ -26,32 +26,33 @@ from tinygan.nn.cache import Cache
 PROBABILITY_CLIP = 1e-7  # float32 still tells 1 - 1e-7 from 1, not 1 - 1e-8; as in Keras
 
 
-def bce_with_logits(logits: Array, target: float | Array, cache: Cache) -> tuple[Array, Array]:
-    """Mean BCE(sigmoid(logits), target) and its gradient on the logits, (N, 1).
+def bce_with_logits(
+    logits: Array, target: float | Array, cache: Cache, share: float = 1.0
+) -> tuple[Array, Array]:
+    """share · mean BCE(sigmoid(logits), target) and its gradient on the logits, (N, 1).
 
     `target` in [0, 1], a number or (N, 1); soft labels are allowed. Stable at |logit| = 1e4.
     """
     d = cache.new("d", logits.shape)
-    loss = cache.backend.bce_logits(logits, target, out=d)  # [bce.3]
-    d *= 1.0 / logits.size  # [bce.4]
+    loss = cache.backend.bce_logits(logits, target, d, share)  # [bce.3], [bce.4]
     return loss, d
 
 
 def bce_with_probabilities(
-    logits: Array, target: float | Array, cache: Cache
+    logits: Array, target: float | Array, cache: Cache, share: float = 1.0
 ) -> tuple[Array, Array]:
     """The same through p = sigmoid(logit), p clipped to [1e-7, 1 - 1e-7].
 
     The way of tutorials; beyond the clip (|logit| > 16.1) it has no gradient.
     """
-    p = cache.backend.sigmoid(logits, out=cache.new("p", logits.shape))
     d = cache.new("d", logits.shape)
-    loss = cache.backend.bce_probabilities(p, target, PROBABILITY_CLIP, out=d)  # [bce.1]
-    d *= p * (1.0 - p) / logits.size  # [bce.2], then through the sigmoid  [obj.4]
+    loss = cache.backend.bce_probabilities(
+        logits, target, PROBABILITY_CLIP, d, share
+    )  # [bce.1], [bce.2], then through the sigmoid  [obj.4]
     return loss, d
 
 
-Loss = Callable[[Array, "float | Array", Cache], tuple[Array, Array]]
+Loss = Callable[[Array, "float | Array", Cache, float], tuple[Array, Array]]
 LOSSES: dict[str, Loss] = {"logits": bce_with_logits, "probabilities": bce_with_probabilities}
 
 
@@ -155,30 +156,27 @@ def _cross_entropy(
     """Minimax or non-saturating, from the cross-entropy `bce`."""
     real_label = 1.0 - real_target if flipped else real_target
     fake_label, wanted = (1.0, 0.0) if flipped else (0.0, 1.0)  # G wants "real"  [obj.5]
+    share = 0.5 if halved else 1.0
 
     def judged(logits: Array, label: float, cache: Cache) -> tuple[Array, Array]:
         """D's cross-entropy with one label, which each image may have a little off: [obj.6]."""
         if label_noise == 0.0:
-            return bce(logits, label, cache)
+            return bce(logits, label, cache, share)
         purpose, top = f"{cache.path}/labels", label + label_noise
-        return bce(logits, cache.noise.uniform(purpose, logits.shape, label, top), cache)
+        return bce(logits, cache.noise.uniform(purpose, logits.shape, label, top), cache, share)
 
     def discriminator(real: Array, fake: Array, cache: Cache) -> tuple[Array, Array, Array]:
         """-E log D(x) - E log(1 - D(G(z))), or half of it: [obj.1]."""
         loss_real, d_real = judged(real, real_label, cache["real"])
         loss_fake, d_fake = judged(fake, fake_label, cache["fake"])
-        total = loss_real + loss_fake
-        if halved:
-            total, d_real, d_fake = 0.5 * total, 0.5 * d_real, 0.5 * d_fake
-        return total, d_real, d_fake
+        return loss_real + loss_fake, d_real, d_fake
 
     def minimax(fake: Array, cache: Cache) -> tuple[Array, Array]:
         """E log(1 - D(G(z))): G descends what D ascends: [obj.2]. Saturates where D(G(z)) -> 0."""
-        loss, d_fake = bce(fake, fake_label, cache["saturating"])
-        return -loss, -d_fake
+        return bce(fake, fake_label, cache["saturating"], -1.0)
 
     def non_saturating(fake: Array, cache: Cache) -> tuple[Array, Array]:
         """-E log D(G(z)): the same fixed point, a strong gradient early: [obj.3]."""
-        return bce(fake, wanted, cache["non-saturating"])
+        return bce(fake, wanted, cache["non-saturating"], 1.0)
 
     return Objective(discriminator, minimax if name == "minimax" else non_saturating, flipped)

@@ -24,9 +24,7 @@ class LeakyReLU(Layer):
     def _times_df(self, a: Array, cache: Cache, name: str) -> Array:
         """a·f'(x); f' is found again from x, since keeping it would cost more memory than time."""
         x = cache.kept("x")
-        out = cache.like(name, x)
-        cache.backend.leaky_factor(x, self.slope, out=out)
-        return cache.backend.multiply(a, out, out=out)
+        return cache.backend.leaky_backward(a, x, self.slope, out=cache.like(name, x))
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True

@@ -33,11 +33,10 @@ class BatchNorm(Layer):
     def forward(self, x: Array, cache: Cache) -> Array:
         y, x_hat, rows = cache.like("y", x), cache.like("x_hat", x), cache.backend.rows
         if cache.train:
-            mean, var, inv_std = cache.backend.batch_norm(
-                rows(x, like=x_hat), self.gamma, self.beta, self.eps, rows(x_hat), rows(y)
-            )  # [bn.1], over N, H and W alike  [bn.7]
             stats = cache.new("stats", (3, self.n))
-            stats[0], stats[1], stats[2] = mean, var, inv_std
+            cache.backend.batch_norm(
+                rows(x, like=x_hat), self.gamma, self.beta, self.eps, rows(x_hat), rows(y), stats
+            )  # [bn.1], over N, H and W alike  [bn.7]
             cache.keep("stats", stats)
         else:  # constants from training instead of the batch's own  [bn.3]
             xp, stats = cache.backend.xp, cache.new("stats", (3, self.n))
@@ -52,9 +51,9 @@ class BatchNorm(Layer):
         return y
 
     def update_statistics(self, cache: Cache) -> None:
-        stats, m = cache.kept("stats"), self.momentum
-        self.running_mean = m * self.running_mean + (1.0 - m) * stats[0]  # [bn.4]
-        self.running_var = m * self.running_var + (1.0 - m) * stats[1]
+        cache.backend.move_statistics(
+            self.running_mean, self.running_var, cache.kept("stats"), self.momentum
+        )  # [bn.4]
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
@@ -63,12 +62,10 @@ class BatchNorm(Layer):
         dx = cache.like("dx", x_hat)
         if not cache.train:
             return self._backward_evaluation(dy, cache, param_grads, out=dx)
-        _, d_gamma, d_beta = cache.backend.batch_norm_backward(
-            rows(dy, like=x_hat), rows(x_hat), self.gamma, stats[2], out=rows(dx)
+        gradients = (self.dgamma, self.dbeta) if param_grads else None
+        cache.backend.batch_norm_backward(
+            rows(dy, like=x_hat), rows(x_hat), self.gamma, stats[2], rows(dx), gradients
         )  # [bn.2]
-        if param_grads:
-            self.dgamma += d_gamma
-            self.dbeta += d_beta
         return dx
 
     def _backward_evaluation(self, dy: Array, cache: Cache, param_grads: bool, out: Array) -> Array:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from tinygan.backend import Array
-from tinygan.backend.geometry import Padding, Pair, check_options, conv_geometry, pair
+from tinygan.backend.geometry import Padding, Pair, Part, check_options, conv_geometry, pair
 from tinygan.errors import OptionError, ShapeError
 from tinygan.nn.cache import Cache
 from tinygan.nn.layer import Layer, Shape
 
 EVERY = slice(None)
-Part = tuple[slice, slice, slice]  # of an array of images: all samples, some rows, some columns
 
 
 class MaxPool2D(Layer):
@@ -38,37 +37,19 @@ class MaxPool2D(Layer):
             self.geometry = conv_geometry((h, w), self.size, self.stride, self.padding)
         except ShapeError as error:
             self.expect(False, str(error), shape)
-        # Place by place: which outputs have such a place in their window, and the pixels there.
-        self.places: list[tuple[Part, Part]] = [
-            ((EVERY, *outputs), (EVERY, *pixels)) for _, outputs, pixels in self.geometry.taps()
-        ]
         return (*self.geometry.output, c)
 
     def forward(self, x: Array, cache: Cache) -> Array:
-        xp = cache.backend.xp
         y = cache.images("y", (len(x), *self.geometry.output, x.shape[3]))
-        winner, leads = cache.like("winner", y), cache.backend.scratch_images("leads", y.shape)
-        y.fill(float("-inf"))
-        winner.fill(0)
-        for k, (at, pixels) in enumerate(self.places):
-            xp.greater(x[pixels], y[at], out=leads[at])  # strictly: of equals the first stays
-            xp.multiply(leads[at], k, out=leads[at])
-            xp.maximum(winner[at], leads[at], out=winner[at])
-            xp.maximum(y[at], x[pixels], out=y[at])  # [pool.1]
+        winner = cache.like("winner", y)
+        cache.backend.max_pool(x, self.geometry, y, winner)  # [pool.1]
         cache.keep("winner", winner)
         return y
 
     def _route(self, dy: Array, cache: Cache, name: str) -> Array:
         """dy, added to the pixel that won each window; where no window reaches, zero: [pool.2]."""
-        xp, winner = cache.backend.xp, cache.kept("winner")
         dx = cache.images(name, (len(dy), *self.geometry.input, dy.shape[3]))
-        share = cache.backend.scratch_images("share", dy.shape)
-        dx.fill(0)
-        for k, (at, pixels) in enumerate(self.places):
-            xp.equal(winner[at], k, out=share[at])
-            xp.multiply(share[at], dy[at], out=share[at])
-            xp.add(dx[pixels], share[at], out=dx[pixels])
-        return dx
+        return cache.backend.max_pool_backward(dy, cache.kept("winner"), self.geometry, out=dx)
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
@@ -80,8 +61,8 @@ class MaxPool2D(Layer):
         ty = cache.like("ty", winner)
         share = cache.backend.scratch_images("share", winner.shape)
         ty.fill(0)
-        for k, (at, pixels) in enumerate(self.places):
-            xp.equal(winner[at], k, out=share[at])
+        for place, at, pixels in self.geometry.places():
+            xp.equal(winner[at], place, out=share[at])
             xp.multiply(share[at], t[pixels], out=share[at])
             xp.add(ty[at], share[at], out=ty[at])  # [pool.3]
         return ty

@@ -13,6 +13,7 @@ import numpy as np
 
 from tinygan.backend import get_backend
 from tinygan.errors import OptionError
+from tinygan.gan.algorithm1 import METRICS
 from tinygan.nn import Network
 from tinygan.presets import PRESETS
 from tinygan.run.agreement import evaluate_agreement
@@ -28,15 +29,15 @@ from tinygan.run.evaluate import (
 )
 from tinygan.run.export import describe_player, to_safetensors
 from tinygan.run.folder import RunFolder
-from tinygan.run.metrics_file import METRICS, read_metrics
+from tinygan.run.metrics_file import read_metrics
 from tinygan.run.pictures import write_grid
 from tinygan.run.plane import write_points
 from tinygan.run.rebuild import Generator, in_words, load_generator, load_player
 from tinygan.run.sine_pictures import write_curve_picture
 
 # What is not worth a word in `info`.
-USUAL = {"penalty": None, "clip": None, "instance_noise": 0.0, "packing": 1, "d_norm": None}
-USUAL |= {"real_target": 1.0}
+USUAL: dict[str, object] = {"penalty": None, "clip": None, "instance_noise": 0.0, "packing": 1}
+USUAL |= {"d_norm": None, "real_target": 1.0, "precision": "float32"}
 
 
 def sample(given: argparse.Namespace) -> None:

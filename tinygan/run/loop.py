@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tinygan.errors import CheckpointError, NonFiniteError
+from tinygan.gan.algorithm1 import METRICS
 from tinygan.gan.monitor import Monitor
 from tinygan.gan.objectives import CROSS_ENTROPIES
 from tinygan.run import checkpoint as checkpoints
@@ -20,11 +21,13 @@ from tinygan.run.checkpoint import Stateful
 from tinygan.run.curves import write_curves
 from tinygan.run.folder import FolderLock, Manifest, RunFolder
 from tinygan.run.interrupt import StopSignals
-from tinygan.run.metrics_file import METRICS, MetricsFile, read_metrics
+from tinygan.run.metrics_file import MetricsFile, read_metrics
 from tinygan.run.pictures import write_animation
 from tinygan.run.progress import Progress
+from tinygan.run.readings import Readings
 from tinygan.run.tensorboard import EventFiles
 
+SHOWN_EVERY_SECONDS = 1.0  # measurements wait on a device no longer, though reading them costs time
 CURVES_EVERY_SECONDS = 60.0  # losses.png is drawn anew at a checkpoint, but no more often
 
 
@@ -37,7 +40,7 @@ class Run:
     of a game that goes wrong.
 
     parts           what a checkpoint keeps, by name ("G", "D", "G_opt", ...)
-    metrics         reads the METRICS of the step just made: see Game.metrics
+    readings        takes the METRICS of the step just made, for the log
     sample          what G makes of a fixed noise batch, as NumPy has it
     draw            (path, samples) -> picture: makes one PNG of them and returns its pixels, uint8
     diagnose        words for the first non-finite value in the networks, or None
@@ -58,7 +61,7 @@ class Run:
         total_steps: int,
         steps_per_epoch: int,
         samples_per_step: int,
-        metrics: Callable[[], Mapping[str, float]],
+        readings: Readings,
         sample: Callable[[], np.ndarray],
         draw: Callable[[Path, np.ndarray], np.ndarray],
         diagnose: Callable[[], str | None],
@@ -80,7 +83,7 @@ class Run:
         self._parts = parts
         self._steps_per_epoch = steps_per_epoch
         self._samples_per_step = samples_per_step
-        self._metrics, self._diagnose = metrics, diagnose
+        self._readings, self._diagnose = readings, diagnose
         self._sample, self._draw = sample, draw
         self._sample_every, self._log_every = sample_every, log_every
         self._checkpoint_every = checkpoint_every
@@ -92,7 +95,7 @@ class Run:
         bounded = bool(self._options.get("penalty") or self._options.get("clip"))
         self._monitor = Monitor(self._objective, bounded)
         self._lock = FolderLock(self.folder.path)
-        self._curves_drawn = -math.inf
+        self._curves_drawn = self._read_at = -math.inf
         self._histograms = histograms
         self._events = (
             EventFiles(self.folder.tensorboard, self._objective not in CROSS_ENTROPIES)
@@ -135,6 +138,7 @@ class Run:
                     saved = self._after(step, bar)
                     if signals.requested is not None:  # perhaps since a moment ago, in a picture
                         if not saved:
+                            self._report(bar)
                             self._check_finite(step, {})
                             self._checkpoint(step)
                         break
@@ -193,16 +197,12 @@ class Run:
         """Log, draw and save what is due at `step`; whether it was saved."""
         last = step == self.total_steps
         if self._log_due(step) or last:
-            epoch, values = self._epoch(step), dict(self._metrics())
-            for words in self._monitor.see(step, values):
-                self._warn(step, words, bar)
-            self._check_finite(step, values)
-            self._csv.append(step, epoch, values)
-            if self._events:
-                self._events.scalars(step, values)
-            bar.show(step, epoch, values)
+            self._readings.take(step)
         drawing = step % self._sample_every == 0 or last
         saving = step % self._checkpoint_every == 0 or last
+        awaited = time.monotonic() - self._read_at > SHOWN_EVERY_SECONDS
+        if drawing or saving or awaited or self._readings.full:
+            self._report(bar)
         if drawing or saving:
             self._check_finite(step, {})
         if drawing:
@@ -211,6 +211,19 @@ class Run:
             self._checkpoint(step)
         bar.advance()
         return saving
+
+    def _report(self, bar: Progress) -> None:
+        """Read what was measured, and tell the monitor, the log and whoever looks on."""
+        for step, values in self._readings.read():
+            epoch = self._epoch(step)
+            for words in self._monitor.see(step, values):
+                self._warn(step, words, bar)
+            self._check_finite(step, values)
+            self._csv.append(step, epoch, values)
+            if self._events:
+                self._events.scalars(step, values)
+            bar.show(step, epoch, values)
+        self._read_at = time.monotonic()
 
     def _warn(self, step: int, words: str, bar: Progress) -> None:
         """Say it, and keep it in run.json."""

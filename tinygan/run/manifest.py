@@ -71,6 +71,7 @@ def make_manifest(options: Options, backend: Place, data: Examples) -> Manifest:
             "name": backend.name,
             "device": backend.device,
             "dtype": options.dtype,
+            "precision": options.precision,
             "reason": backend.reason,
         },
         "versions": versions(backend.name),
@@ -125,7 +126,8 @@ def machine() -> dict[str, Any]:
     """What floating-point sums may depend on: processor, its number, the BLAS and its settings."""
     built = np.show_config(mode="dicts")  # type: ignore[call-arg, unused-ignore]
     blas = (built or {}).get("Build Dependencies", {}).get("blas", {})
-    names = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    names = ["OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"]
+    names += ["NVIDIA_TF32_OVERRIDE"]  # which goes over the head of --precision
     return {
         "system": platform.platform(),
         "processor": platform.machine(),

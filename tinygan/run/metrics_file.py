@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO
 
 from tinygan.errors import TinyganError
+from tinygan.gan.algorithm1 import METRICS
 from tinygan.run.atomic import cannot_write, write_bytes
 
 OLDER = ("d_loss", "g_loss", "d_real", "d_fake", "acc_real", "acc_fake")  # all that there once was
-METRICS = (*OLDER, "penalty", "g_gradient", "spread")
 HEADER = ",".join(("step", "epoch", *METRICS))
 OLDER_HEADER = ",".join(("step", "epoch", *OLDER))
 UNKNOWN = ",nan" * (len(METRICS) - len(OLDER))

@@ -30,6 +30,7 @@ from tinygan.run.loop import Run, say
 from tinygan.run.manifest import make_manifest, other_threads
 from tinygan.run.options import Options
 from tinygan.run.pictures import write_grid
+from tinygan.run.readings import Readings
 
 Draw = Callable[[Path, np.ndarray], np.ndarray]
 
@@ -142,7 +143,7 @@ def open_run(
         total_steps=options.total_steps(n),
         steps_per_epoch=options.steps_per_epoch(n),
         samples_per_step=preset.samples_per_batch * preset.k,
-        metrics=game.metrics,
+        readings=Readings(game.measure, game.G.backend),
         sample=grid_sampler(preset, game.G, game.noise),
         draw=draw or picture_of(preset, data, game),
         diagnose=game.first_nonfinite,

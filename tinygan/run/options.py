@@ -23,6 +23,7 @@ from tinygan.run.parser import CONDITIONAL, make_parser
 DEFAULTS: dict[str, Any] = {
     "backend": "auto",
     "dtype": "float32",
+    "precision": "float32",
     "seed": 0,
     "data": None,
     "data_dir": None,
@@ -34,7 +35,11 @@ DEFAULTS: dict[str, Any] = {
     "keep_every": None,
     "tensorboard": False,
 }
-YOUNGER: dict[str, Any] = {"conditional": None, "tensorboard": False}  # than some run folders
+YOUNGER: dict[str, Any] = {  # than some run folders
+    "conditional": None,
+    "tensorboard": False,
+    "precision": "float32",
+}
 OF_THE_PRESET = (
     "batch_size",
     "prior",
@@ -70,6 +75,7 @@ class Options:
     preset: Preset
     backend: str
     dtype: str
+    precision: str
     seed: int
     data: str
     data_dir: Path | None

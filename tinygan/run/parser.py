@@ -27,6 +27,11 @@ def make_parser(description: str | None, presets: Mapping[str, Preset]) -> argpa
     add("--preset", type=_preset_of(presets), metavar="NAME", help=", ".join(presets))
     add("--backend", choices=("auto", "numpy", "cupy"), help="where to compute (default: auto)")
     add("--dtype", choices=("float32", "float64"), help="default: float32")
+    add(
+        "--precision",
+        choices=("float32", "tf32"),
+        help="of products on a GPU; tf32 is faster and rounds more (default: float32)",
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=whole(1), metavar="N", help="updates of G in total")
     length.add_argument(
