@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV   ?= .venv
 STEPS  ?= 9000
+CUDA   ?= 12
 NOW    := $(shell date +%Y%m%d-%H%M%S)
 RUN    ?= runs/mlp-batchnorm-$(NOW)
 
 BIN  = $(VENV)/bin
 PIP  = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: train test test-slow test-gpu lint format bench clean
+.PHONY: train test test-slow test-gpu lint format bench bench-gpu clean
 
 train: $(VENV)/installed
 	$(BIN)/python examples/train_mlp_gan.py --preset mlp-batchnorm --batch-size 64 \
@@ -21,7 +22,8 @@ test: $(VENV)/installed-test
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
 
-test-gpu: $(VENV)/installed-test
+# On an NVIDIA GPU; CUDA=13 where nvidia-smi shows a CUDA version of 13 or more.
+test-gpu: $(VENV)/installed-test,cuda$(CUDA)
 	$(BIN)/python -m pytest --backend cupy
 
 lint: $(VENV)/installed-lint
@@ -36,6 +38,11 @@ format: $(VENV)/installed-lint
 bench: $(VENV)/installed-bench
 	$(BIN)/python benchmarks/mlp_step.py
 	$(BIN)/python benchmarks/dcgan_step.py --native
+
+bench-gpu: $(VENV)/installed-bench,cuda$(CUDA)
+	$(BIN)/python benchmarks/gpu_step.py
+	$(BIN)/python benchmarks/gpu_timeline.py
+	$(BIN)/python benchmarks/crossover.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

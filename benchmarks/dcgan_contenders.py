@@ -64,25 +64,28 @@ class Theirs(Mirrored):
         channels_last: bool,
         dropout: bool = True,
         dtype: str = "float32",
+        device: str = "cpu",
+        **adam: bool,
     ) -> None:
         import torch
 
         torch.manual_seed(seed)
-        self.torch, self.batch, self.dtype = torch, batch, getattr(torch, dtype)
+        self.torch, self.batch, self.device = torch, batch, device
+        self.dtype = getattr(torch, dtype)
         self.channels_last = channels_last
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.G, self.D = (
-            net.to(dtype=self.dtype, memory_format=self.layout)
+            net.to(device, self.dtype, memory_format=self.layout)
             for net in (self._generator(), self._discriminator(dropout))
         )
         self.G_optimiser, self.D_optimiser = (
-            torch.optim.Adam(net.parameters(), lr=LR, eps=EPS, fused=True)
+            torch.optim.Adam(net.parameters(), lr=LR, eps=EPS, fused=True, **adam)
             for net in (self.G, self.D)
         )
         self.bce = torch.nn.functional.binary_cross_entropy_with_logits
-        self.one = torch.ones(batch, 1, dtype=self.dtype)
-        self.zero = torch.zeros(batch, 1, dtype=self.dtype)
-        self.images = torch.from_numpy(images(seed).reshape(IMAGES, 1, 28, 28))
+        self.one = torch.ones(batch, 1, dtype=self.dtype, device=device)
+        self.zero = torch.zeros(batch, 1, dtype=self.dtype, device=device)
+        self.images = torch.from_numpy(images(seed).reshape(IMAGES, 1, 28, 28)).to(device)
 
     def _generator(self) -> Any:
         nn, last = self.torch.nn, self.channels_last
@@ -127,19 +130,23 @@ class Theirs(Mirrored):
         )
 
     def draw_noise(self) -> Any:
-        return self.torch.randn(self.batch, 100, dtype=self.dtype)
+        return self.torch.randn(self.batch, 100, dtype=self.dtype, device=self.device)
 
     def sample(self) -> Any:
-        index = self.torch.randint(IMAGES, (self.batch,))
+        index = self.torch.randint(IMAGES, (self.batch,), device=self.device)
         return self.images[index].to(self.dtype).mul_(2.0 / 255.0).sub_(1.0)
 
-    def step(self) -> None:
+    def losses(self) -> tuple[Any, Any]:
+        """D's and G's, from one pass of D over the fakes."""
         fakes = self.G(self.draw_noise())
         x = self.sample().contiguous(memory_format=self.layout)
         real_loss = self.bce(self.D(x), self.one)
         fake_logits = self.D(fakes)
         d_loss = real_loss + self.bce(fake_logits, self.zero)
-        g_loss = self.bce(fake_logits, self.one)
+        return d_loss, self.bce(fake_logits, self.one)
+
+    def step(self) -> None:
+        d_loss, g_loss = self.losses()
         # Each player's gradient with respect to its own parameters: autograd skips the rest.
         self._gradient(d_loss, self.D, retain_graph=True)
         self._gradient(g_loss, self.G)
@@ -148,10 +155,12 @@ class Theirs(Mirrored):
         self.descend_G()
 
     def _gradient(self, loss: Any, net: Any, **options: bool) -> None:
+        # Not autograd.grad: a compiled step's gradients then lie in memory unlike their parameters,
+        # and the fused Adam takes one's elements for another's.
         parameters = list(net.parameters())
-        gradients = self.torch.autograd.grad(loss, parameters, **options)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+        for parameter in parameters:
+            parameter.grad = None
+        loss.backward(inputs=parameters, **options)
 
     def ascend_D(self) -> None:
         self.D_optimiser.step()

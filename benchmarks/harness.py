@@ -41,11 +41,15 @@ class Contender:
 
 @dataclass
 class Prepared:
-    """What `make` returns: one training step, words for the report, memory after the imports."""
+    """What `make` returns: one training step, words for the report, memory after the imports.
+
+    `wait` returns when what the steps began has ended: a device goes on after they have returned.
+    """
 
     step: Callable[[], object]
     about: dict[str, Any]
     rss_after_imports: int
+    wait: Callable[[], object] = lambda: None
 
 
 @dataclass
@@ -161,7 +165,7 @@ def serve() -> None:
                 reply: dict[str, Any] = {}
             elif "sample" in question:
                 assert prepared is not None
-                reply = {"seconds": _time(prepared.step, question["sample"])}
+                reply = {"seconds": time_steps(prepared, question["sample"])}
             else:
                 assert prepared is not None
                 reply = _about(prepared)
@@ -171,11 +175,14 @@ def serve() -> None:
         print(json.dumps(reply), file=answers, flush=True)
 
 
-def _time(step: Callable[[], object], steps: int) -> float:
-    step()
+def time_steps(prepared: Prepared, steps: int) -> float:
+    """Seconds per step, after one that is not timed."""
+    prepared.step()
+    prepared.wait()
     start = time.perf_counter()
     for _ in range(steps):
-        step()
+        prepared.step()
+    prepared.wait()
     return (time.perf_counter() - start) / steps
 
 

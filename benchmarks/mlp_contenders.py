@@ -38,24 +38,27 @@ class Ours:
         batch: int,
         seed: int,
         dtype: str = "float32",
-        preset: str = "mlp-batchnorm",
+        preset: Any = "mlp-batchnorm",
         dropout: bool = True,
+        backend: str = "numpy",
+        precision: str = "float32",
+        captured: bool = False,
     ) -> None:
-        """`dropout=False` leaves D's dropout layers out."""
+        """`preset`: a name or a Preset. `dropout=False` leaves D's dropout layers out."""
         from tinygan import Game, Network, Noise, get_backend, make_objective
         from tinygan.data import Minibatches
         from tinygan.gan import ORDERS
         from tinygan.nn import Dropout, Sequential
         from tinygan.presets import get_preset
 
-        recipe = get_preset(preset)
-        backend = get_backend("numpy", dtype)
-        self.noise = noise = Noise(seed, backend)
-        G = Network(recipe.generator(None, recipe.labels), (recipe.latent,), backend, "G", noise)
+        recipe = get_preset(preset) if isinstance(preset, str) else preset
+        self.backend = place = get_backend(backend, dtype, precision)
+        self.noise = noise = Noise(seed, place)
+        G = Network(recipe.generator(None, recipe.labels), (recipe.latent,), place, "G", noise)
         judge = recipe.discriminator(recipe.labels)
         if not dropout:
             judge = Sequential(*(f for f in judge.layers if not isinstance(f, Dropout)))
-        D = Network(judge, (28, 28, 1), backend, "D", noise)
+        D = Network(judge, (28, 28, 1), place, "D", noise)
         self.G_optimiser = recipe.optimiser(G, recipe.lr, IMAGES // batch)
         self.D_optimiser = recipe.optimiser(D, recipe.lr, IMAGES // batch)
         objective = make_objective(recipe.objective, recipe.loss, recipe.halved)
@@ -66,6 +69,7 @@ class Ours:
             G, D, objective, lambda: noise.normal("z", (batch, recipe.latent)), sample, noise
         )
         self.play, self.k = ORDERS[recipe.order], recipe.k
+        self.moves = place.capture(self._moves) if captured else self._moves
 
     def ascend_D(self) -> None:
         self.D_optimiser.step()
@@ -76,6 +80,9 @@ class Ours:
 
     def step(self) -> None:
         self.noise.step += 1
+        self.moves()
+
+    def _moves(self) -> None:
         self.play(self.game, self.ascend_D, self.descend_G, self.k)
 
 
@@ -96,26 +103,33 @@ class Theirs:
     """The same networks, losses and updates with torch.nn, autograd and torch.optim.Adam."""
 
     def __init__(
-        self, batch: int, seed: int, adam: dict[str, bool], compiled: bool, dtype: str = "float32"
+        self,
+        batch: int,
+        seed: int,
+        adam: dict[str, bool],
+        compiled: bool,
+        dtype: str = "float32",
+        device: str = "cpu",
     ) -> None:
         import torch
         from torch import nn
 
         torch.manual_seed(seed)
-        self.torch, self.batch, self.dtype = torch, batch, getattr(torch, dtype)
+        self.torch, self.batch, self.device = torch, batch, device
+        self.dtype = getattr(torch, dtype)
         layers: list[Any] = []
         for n_in, n_out in [(100, 256), (256, 512), (512, 1024)]:
             # PyTorch's momentum is 1 minus Keras's
             norm = nn.BatchNorm1d(n_out, eps=1e-3, momentum=0.2)
             layers += [nn.Linear(n_in, n_out), nn.LeakyReLU(0.2), norm]
-        self.G = nn.Sequential(*layers, nn.Linear(1024, 784), nn.Tanh()).to(self.dtype)
+        self.G = nn.Sequential(*layers, nn.Linear(1024, 784), nn.Tanh()).to(device, self.dtype)
         self.D = nn.Sequential(
             nn.Linear(784, 512),
             nn.LeakyReLU(0.2),
             nn.Linear(512, 256),
             nn.LeakyReLU(0.2),
             nn.Linear(256, 1),
-        ).to(self.dtype)
+        ).to(device, self.dtype)
         self.G_optimiser, self.D_optimiser = (
             torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), **adam)
             for net in (self.G, self.D)
@@ -124,15 +138,15 @@ class Theirs:
         self.run_G = torch.compile(self.G) if compiled else self.G
         self.run_D = torch.compile(self.D) if compiled else self.D
         self.bce = nn.functional.binary_cross_entropy_with_logits
-        self.one = torch.ones(batch, 1, dtype=self.dtype)
-        self.zero = torch.zeros(batch, 1, dtype=self.dtype)
-        self.images = torch.from_numpy(images(seed).reshape(IMAGES, 784))
+        self.one = torch.ones(batch, 1, dtype=self.dtype, device=device)
+        self.zero = torch.zeros(batch, 1, dtype=self.dtype, device=device)
+        self.images = torch.from_numpy(images(seed).reshape(IMAGES, 784)).to(device)
 
     def draw_noise(self) -> Any:
-        return self.torch.randn(self.batch, 100, dtype=self.dtype)
+        return self.torch.randn(self.batch, 100, dtype=self.dtype, device=self.device)
 
     def sample(self) -> Any:
-        index = self.torch.randint(IMAGES, (self.batch,))
+        index = self.torch.randint(IMAGES, (self.batch,), device=self.device)
         return self.images[index].to(self.dtype).mul_(2.0 / 255.0).sub_(1.0)
 
     def step(self) -> None:
@@ -147,20 +161,26 @@ class Theirs:
     def descend_G(self) -> None:
         self.G_optimiser.step()
 
-    def discriminator_gradient(self) -> None:
+    def discriminator_loss(self) -> Any:
         z = self.draw_noise()
         x = self.sample()
         with self.torch.no_grad():
             fakes = self.run_G(z)
         real_loss = self.bce(self.run_D(x), self.one)
-        d_loss = 0.5 * (real_loss + self.bce(self.run_D(fakes), self.zero))
+        return 0.5 * (real_loss + self.bce(self.run_D(fakes), self.zero))
+
+    def discriminator_gradient(self) -> None:
+        d_loss = self.discriminator_loss()
         self.D_optimiser.zero_grad(set_to_none=True)
         d_loss.backward()
         self.d_loss = d_loss.detach()
 
+    def generator_loss(self) -> Any:
+        return self.bce(self.run_D(self.run_G(self.draw_noise())), self.one)
+
     def generator_gradient(self) -> None:
         self.D.requires_grad_(False)  # autograd then skips D's weight gradients
-        g_loss = self.bce(self.run_D(self.run_G(self.draw_noise())), self.one)
+        g_loss = self.generator_loss()
         self.G_optimiser.zero_grad(set_to_none=True)
         g_loss.backward()
         self.g_loss = g_loss.detach()

@@ -18,8 +18,10 @@ REGIMES = {"native": {}, "pinned": {"OPENBLAS_CORETYPE": "Haswell"}}
 OURS = "tinygan"
 
 
-def parser_for(text: str | None, name: str, batch: list[int]) -> argparse.ArgumentParser:
-    """A parser with the options that every step benchmark has."""
+def parser_for(
+    text: str | None, name: str, batch: list[int] | None = None, on_cpu: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with the options that every step benchmark has, and those `on_cpu` alone."""
     parser = argparse.ArgumentParser(
         f"{name}.py",
         description=text,
@@ -30,18 +32,19 @@ def parser_for(text: str | None, name: str, batch: list[int]) -> argparse.Argume
     parser.add_argument("--steps", type=positive, default=5, help="steps in a sample")
     parser.add_argument("--threads", type=positive, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--native", action="store_true", help="OpenBLAS's own choice of kernel only")
-    which.add_argument("--pinned", action="store_true", help="OPENBLAS_CORETYPE=Haswell only")
     parser.add_argument("--out", type=Path, default=RESULTS / name)
-    parser.add_argument("--check", action="store_true", help="compare the steps, time nothing")
+    if on_cpu:
+        which = parser.add_mutually_exclusive_group()
+        which.add_argument("--native", action="store_true", help="OpenBLAS's choice of kernel only")
+        which.add_argument("--pinned", action="store_true", help="OPENBLAS_CORETYPE=Haswell only")
+        parser.add_argument("--check", action="store_true", help="compare the steps, time nothing")
     return parser
 
 
 def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
     """The options, the regimes they choose, and the command in words."""
     options = parser.parse_args(argv)
-    chosen = [regime for regime in REGIMES if getattr(options, regime)]
+    chosen = [regime for regime in REGIMES if getattr(options, regime, False)]
     options.regimes = chosen or list(REGIMES)
     options.command = shlex.join(["python", f"benchmarks/{parser.prog}", *(argv or sys.argv[1:])])
     return options
@@ -76,16 +79,24 @@ def summary(results: list[Result], apart: tuple[str, ...] = ()) -> dict[str, Any
     theirs = [r for r in results if r.name != OURS and r.name not in apart]
     if ours is None or not theirs:
         return {"contenders": rows}
-    best = min(theirs, key=lambda r: r.median)
+    against = ratios(ours, theirs)
     return {
         "contenders": rows,
+        **against,
+        "memory_ratio": ours.about["peak_rss"] / rows[against["best"]]["peak_rss"],
+        "apart": {r.name: r.median / ours.median for r in results if r.name in apart},
+    }
+
+
+def ratios(ours: Result, theirs: list[Result]) -> dict[str, Any]:
+    """Ours / the best of theirs, and which that is."""
+    best = min(theirs, key=lambda r: r.median)
+    return {
         "best": best.name,
         "ratio_of_medians": ours.median / best.median,
         "ratio_of_minima": ours.minimum / min(r.minimum for r in theirs),
         # round by round: what slows the whole machine for a while falls out
         "median_of_ratios": median(a / b for a, b in zip(ours.samples, best.samples, strict=True)),
-        "memory_ratio": ours.about["peak_rss"] / best.about["peak_rss"],
-        "apart": {r.name: r.median / ours.median for r in results if r.name in apart},
     }
 
 
@@ -125,13 +136,18 @@ def write(
     targets: dict[str, float],
     runs: list[dict[str, Any]],
     tables: list[str],
+    about: dict[str, Any] | None = None,
 ) -> None:
-    """The figures as JSON, the tables as Markdown; each file whole or not at all."""
+    """The figures as JSON, the tables as Markdown; each file whole or not at all.
+
+    `about`: more to record, or other words for what is.
+    """
     from tinygan.run.atomic import write_bytes, write_json
 
-    versions: dict[str, str] = {}
+    about = dict(about or {})
+    versions: dict[str, str] = about.pop("versions", {})
     for run in runs:
-        for row in run["contenders"].values():
+        for row in run.get("contenders", {}).values():
             versions |= row["versions"]
     record: dict[str, Any] = {
         "command": options.command,
@@ -141,6 +157,7 @@ def write(
         "rounds": options.rounds,
         "steps_per_sample": options.steps,
         "seed": options.seed,
+        **about,
         "versions": versions,
         "targets": targets,
     }
