@@ -91,6 +91,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "runs" / "tiny"
 
 
+def waiting(training: Training, rows: int = 16) -> Training:
+    """As on a device, where readings wait for one another."""
+    readings = training.run._readings
+    readings._rows = np.zeros((rows, readings._rows.shape[1]))
+    return training
+
+
 def steps_kept(folder: Path) -> list[int]:
     return sorted(int(p.stem[5:]) for p in (folder / "checkpoints").glob("*.json"))
 
@@ -472,3 +479,38 @@ def test_a_run_of_an_older_version_goes_on(folder: Path) -> None:
     assert metrics["step"] == straight["step"] == [1, 10, 20, 30, 40]
     assert metrics["d_loss"] == straight["d_loss"]
     assert [math.isnan(value) for value in metrics["spread"]] == [True] * 3 + [False] * 2
+
+
+# ---- readings that wait --------------------------------------------------------------------------
+
+
+def test_readings_that_wait_make_the_same_log(tmp_path: Path) -> None:
+    rest = {"log_every": 1, "sample_every": 25, "checkpoint_every": 40}
+    Training(tmp_path / "a", 90, **rest).go()
+    waiting(Training(tmp_path / "b", 50, **rest)).go()
+    waiting(Training(tmp_path / "b", 90, resume=True, **rest)).go()
+    logs = [(tmp_path / name / "metrics.csv").read_bytes() for name in "ab"]
+    assert logs[0] == logs[1]
+
+
+def test_a_signal_loses_no_reading(tmp_path: Path) -> None:
+    rest = {"log_every": 1, "sample_every": 500, "checkpoint_every": 500}
+    with pytest.raises(SystemExit):
+        waiting(Training(tmp_path / "a", 90, **rest)).go({7: signal.SIGTERM})
+    assert read_metrics(tmp_path / "a" / "metrics.csv")["step"] == list(range(1, 8))
+
+
+def test_a_nan_that_waited_is_named_by_its_own_step(tmp_path: Path) -> None:
+    training = waiting(Training(tmp_path / "a", 90, nan_from=5, log_every=1))
+    with pytest.raises(NonFiniteError, match="step 5: d_loss = nan"):
+        training.go()
+    assert read_metrics(tmp_path / "a" / "metrics.csv")["step"] == [1, 2, 3, 4]
+
+
+def test_the_bar_shows_the_newest_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[int] = []
+    monkeypatch.setattr(Progress, "show", lambda self, step, *_: shown.append(step))
+    monkeypatch.setattr("tinygan.run.loop.SHOWN_EVERY_SECONDS", math.inf)
+    rest = {"log_every": 1, "sample_every": 500, "checkpoint_every": 500}
+    waiting(Training(tmp_path / "a", 40, **rest)).go()
+    assert shown == [16, 32, 40]

@@ -214,15 +214,17 @@ class Run:
 
     def _report(self, bar: Progress) -> None:
         """Read what was measured, and tell the monitor, the log and whoever looks on."""
-        for step, values in self._readings.read():
-            epoch = self._epoch(step)
+        readings = self._readings.read()
+        for step, values in readings:
             for words in self._monitor.see(step, values):
                 self._warn(step, words, bar)
             self._check_finite(step, values)
-            self._csv.append(step, epoch, values)
+            self._csv.append(step, self._epoch(step), values)
             if self._events:
                 self._events.scalars(step, values)
-            bar.show(step, epoch, values)
+        if readings:
+            step, values = readings[-1]
+            bar.show(step, self._epoch(step), values)
         self._read_at = time.monotonic()
 
     def _warn(self, step: int, words: str, bar: Progress) -> None:
