@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygan.backend import blas
+from tinygan.backend import blas, numpy_backend
 from tinygan.backend.blas import make_gemm_add
 from tinygan.backend.numpy_backend import NumpyBackend
 
@@ -87,3 +87,39 @@ def test_without_the_library_the_plain_form_serves(monkeypatch: pytest.MonkeyPat
 def test_a_library_with_wrong_products_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blas, "_works", lambda gemm_add, dtype: False)
     assert not make_gemm_add()(np.ones((3, 2)), np.ones((2, 4)), np.ones((3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [(b"SkylakeX", 1_000_000), (b"Cooperlake", 1_000_000), (b"Haswell", 0)]
+)
+def test_products_without_packing_are_known_by_the_processors_name(monkeypatch, name, limit):
+    class Library:
+        @staticmethod
+        def scipy_openblas_get_corename64_():
+            return name
+
+    monkeypatch.setattr(blas, "_library", lambda: Library)
+    assert blas.unpacked() == limit
+
+
+def test_another_blas_is_not_asked_for_more(monkeypatch):
+    monkeypatch.setattr(blas, "_library", lambda: None)
+    assert blas.unpacked() == 0
+
+
+def test_arrays_start_at_a_line_of_cache():
+    for dtype in ("float32", "float64"):
+        backend = NumpyBackend(dtype)
+        for shape in ((), (3,), (5, 7, 3, 2)):
+            assert backend.empty(shape).ctypes.data % 64 == 0
+            assert backend.empty(shape).shape == shape
+        assert backend.empty((4,), "int64").dtype == np.int64
+
+
+@pytest.mark.parametrize(("threads", "cut"), [(1, True), (None, True), (2, False)])
+def test_a_product_that_openblas_shares_out_is_not_cut(monkeypatch, threads, cut):
+    backend = NumpyBackend()
+    monkeypatch.setattr(backend, "_unpacked", 1_000_000)
+    monkeypatch.setattr(numpy_backend, "thread_count", lambda: threads)
+    W = np.ones((512, 1024), np.float32)
+    assert (backend._widest(64, 512, W) < 1024) == cut

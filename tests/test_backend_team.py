@@ -16,14 +16,16 @@ from tinygan.backend.numpy_backend import NumpyBackend
 from tinygan.backend.team import Team
 
 
-@pytest.fixture(params=[2, 3])
+@pytest.fixture(params=[(2, 0), (2, 4000), (3, 0), (3, 4000)], ids=str)
 def shared(request, monkeypatch):
     """A backend whose every operation, however small, is shared by so many threads."""
     monkeypatch.setattr(numpy_backend, "PRODUCT", 0)
     monkeypatch.setattr(numpy_backend, "ARRAY", 0)
+    threads, unpacked = request.param
     monkeypatch.setattr(numpy_backend, "STRIP", 24)
-    monkeypatch.setattr(team, "_formed", [Team(request.param)])
-    return request.param
+    monkeypatch.setattr(numpy_backend, "NARROW", 1)
+    monkeypatch.setattr(numpy_backend, "unpacked", lambda: unpacked)
+    monkeypatch.setattr(team, "_formed", [Team(threads)])
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -100,6 +102,31 @@ def test_shared_products_in_strips(shared, m, k, n):
     backend = NumpyBackend("float64")
     np.testing.assert_allclose(backend.matmul(a, b, np.empty((m, n))), a @ b, atol=1e-12)
     np.testing.assert_allclose(backend.matmul_add(a, b, c.copy()), c + a @ b, atol=1e-12)
+    one, row = a[:, :1], b[:1]
+    np.testing.assert_allclose(backend.matmul(one, row, np.empty((m, n))), one @ row, atol=1e-12)
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(8, 40, 96), (96, 40, 8), (5, 40, 7), (64, 1, 64)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_shared_products_at_points(shared, m, k, n, transposed):
+    rng = np.random.default_rng(n)
+    a, b = rng.normal(size=(7, m, k)), rng.normal(size=(7, k, n))
+    if transposed:
+        b = np.ascontiguousarray(b.swapaxes(1, 2)).swapaxes(1, 2)
+    out = NumpyBackend("float64").matmuls(a, b, np.empty((7, m, n)))
+    np.testing.assert_allclose(out, a @ b, atol=1e-12)
+
+
+@pytest.mark.parametrize("most", [None, 1, 3, 50])
+@pytest.mark.parametrize("n", [1, 2, 7, 33])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_shared_range_is_made_up_by_pieces_of_at_most(size, n, most):
+    done = []
+    Team(size).share_range(n, lambda part, who: done.append((part, who)), most)
+    numbers = sorted(i for part, _ in done for i in range(n)[part])
+    assert numbers == list(range(n))
+    assert all(part.stop - part.start <= (most or n) for part, _ in done)
+    assert {who for _, who in done} <= set(range(size))
 
 
 CHILD = """

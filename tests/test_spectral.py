@@ -340,13 +340,11 @@ class ForgetsAPhase(SpectralConvolution):
 class StaleBlocks(SpectralConvolution):
     """The last block of an odd size keeps what an earlier use of the memory left there."""
 
-    def _gathered(self, x):
-        self._scratch("blocks", (*self.blocks, len(x), self.K)).fill(1.0)
-        blocks = self._scratch("blocks", (*self.blocks, len(x), len(self.phases), self.c_in))
-        for f, phase in enumerate(self.phases):
-            part = x.transpose(1, 2, 0, 3)[phase.pixels]
+    def _gather(self, x, pixels, blocks):
+        blocks.fill(1.0)
+        for f, phase in enumerate(pixels):
+            part = x.transpose(1, 2, 0, 3)[phase]
             blocks[: part.shape[0], : part.shape[1], :, f] = part
-        return blocks.reshape(self.B.shape[1], -1)
 
 
 class OverwritesTheGradient(SpectralConvolution):

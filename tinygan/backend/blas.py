@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 GemmAdd = Callable[[Any, Any, Any], bool]  # (a, b, out) -> whether it was done
 
+# The processors, in OpenBLAS's words, for which it multiplies small matrices as they lie; on all
+# others, and for larger ones, it first copies them into an order of its own ("packing").
+AS_THEY_LIE, SMALL = ("SkylakeX", "Cooperlake", "SapphireRapids"), 1_000_000
+
 ROW_MAJOR, NO_TRANSPOSE, TRANSPOSE = 101, 111, 112
 
 
+@cache
 def _library() -> Any:
     """NumPy's core module as a library: a look-up in it also finds the BLAS it was linked with."""
     core: Any = getattr(np, "_core", None)
@@ -94,6 +100,16 @@ def _works(gemm_add: GemmAdd, dtype: Any) -> bool:
     a, b = np.arange(6, dtype=dtype).reshape(3, 2), np.arange(8, dtype=dtype).reshape(4, 2)
     out = np.ones((3, 4), dtype)
     return gemm_add(a, b.T, out) and bool((out == 1 + a @ b.T).all())
+
+
+def unpacked() -> int:
+    """Up to how many multiplications a product is made without packing; 0 if never or unknown."""
+    try:
+        name = _library().scipy_openblas_get_corename64_
+    except AttributeError:
+        return 0
+    name.restype = ctypes.c_char_p
+    return SMALL if name().decode() in AS_THEY_LIE else 0
 
 
 def thread_count() -> int | None:

@@ -6,6 +6,7 @@ equal. Large operations are cut in parts that a team of threads shares (`team.py
 
 from __future__ import annotations
 
+import math
 import platform
 import threading
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygan.backend.blas import make_gemm_add
+from tinygan.backend.blas import make_gemm_add, thread_count, unpacked
 from tinygan.backend.convolution import FEW, Convolution, DirectConvolution
 from tinygan.backend.geometry import Geometry
 from tinygan.backend.interface import Array, Backend, Numbers
@@ -25,9 +26,11 @@ from tinygan.backend.team import form_team, the_team
 BLOCK = 1 << 15
 # From here on waking the team (15 µs) pays: multiplications of a product, numbers of an array.
 PRODUCT, ARRAY = 1 << 21, 1 << 16
-# A sum of fewer than SHORT products is written as fast as memory takes it, and so in strips of
-# STRIP columns, which stay in a core's cache.
-SHORT, STRIP = 32, 256
+# Where OpenBLAS has products without packing (`blas.unpacked`), a piece has at most TRANSPOSED
+# results if b lies transposed; pieces narrower than NARROW are not worth it. Elsewhere a sum of
+# fewer than SHORT products is written in pieces of STRIP columns, which stay in a core's cache.
+TRANSPOSED, NARROW, SHORT, STRIP = 1200, 8, 32, 256
+LINE = 64  # bytes of a line of cache
 
 
 class NumpyBackend(Backend):
@@ -39,10 +42,18 @@ class NumpyBackend(Backend):
 
     def __init__(self, dtype: str = "float32", reason: str = "numpy, as asked") -> None:
         super().__init__(np, dtype)
-        self._gemm_add = make_gemm_add()
+        self._gemm_add, self._unpacked = make_gemm_add(), unpacked()
         self.lifted = Lifted()
         self.device = platform.processor() or platform.machine()
         self.reason = reason
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+        """From a border between two lines of cache on, where products read and write fastest."""
+        dtype = np.dtype(self.dtype if dtype is None else dtype)
+        size = math.prod(shape) * dtype.itemsize
+        memory = np.empty(size + LINE, np.uint8)
+        start = -memory.ctypes.data % LINE
+        return memory[start : start + size].view(dtype).reshape(shape)
 
     def from_host(self, array: Any, dtype: Any = None) -> Array:
         if dtype is None:
@@ -121,12 +132,9 @@ class NumpyBackend(Backend):
         if not large or the_team().size == 1:
             product(a, b, out)
             return out
-        strip = STRIP if a.shape[1] < SHORT else n
 
         def columns(j: slice) -> None:
-            for i in range(j.start, j.stop, strip):
-                piece = slice(i, min(i + strip, j.stop))
-                product(a, b[:, piece], out[:, piece])
+            product(a, b[:, j], out[:, j])
 
         def rows(i: slice) -> None:
             product(a[i], b, out[i])
@@ -134,16 +142,42 @@ class NumpyBackend(Backend):
         self._share(max(m, n), columns if n >= m else rows, large, multiple=16)
         return out
 
+    def _in_pieces(self, a: Array, b: Array, out: Array) -> None:
+        """out = a b by np.matmul, the longer side of `out` in pieces of the width that is fast."""
+        (m, k), n = a.shape[-2:], b.shape[-1]
+        if m > n:
+            a, b, out = (x.swapaxes(-1, -2) for x in (b, a, out))
+            m, n = n, m
+        width, most = n, self._widest(m, k, b)
+        while width > most and width % 2 == 0:
+            width //= 2
+        if NARROW <= width <= most:
+            a = a[..., None, :, :]
+            b, out = (x.reshape(*x.shape[:-1], -1, width).swapaxes(-3, -2) for x in (b, out))
+        np.matmul(a, b, out=out)
+
+    def _widest(self, m: int, k: int, b: Array) -> int:
+        """The most columns of b (k, ...) by which m rows are multiplied fast."""
+        if thread_count() not in (1, None):  # OpenBLAS's own threads share a product as a whole
+            return int(b.shape[-1])
+        if not self._unpacked:
+            return STRIP if k < SHORT else int(b.shape[-1])
+        lies_transposed = b.strides[-1] != b.itemsize
+        most = self._unpacked // max(1, m * k)
+        return min(most, TRANSPOSED // max(1, m)) if lies_transposed else most
+
     def _add_product(self, a: Array, b: Array, out: Array) -> None:
         if not self._gemm_add(a, b, out):
             super().matmul_add(a, b, out)
 
     def matmul(self, a: Array, b: Array, out: Array) -> Array:
-        return self._product(a, b, out, np.matmul)
+        if a.shape[1] == 1:
+            return np.multiply(a, b, out=out)
+        return self._product(a, b, out, self._in_pieces)
 
     def matmuls(self, a: Array, b: Array, out: Array) -> Array:
         def points(r: slice) -> None:
-            np.matmul(a[r], b[r], out=out[r])
+            self._in_pieces(a[r], b[r], out[r])
 
         self._share(len(out), points, out.size * a.shape[2] >= PRODUCT)
         return out

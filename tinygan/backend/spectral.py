@@ -16,11 +16,15 @@ import numpy as np
 from tinygan.backend.convolution import Buffers
 from tinygan.backend.geometry import Geometry
 from tinygan.backend.interface import Array
+from tinygan.backend.team import the_team
 
 if TYPE_CHECKING:
     from tinygan.backend.numpy_backend import NumpyBackend
 
 Pair = tuple[int, int]
+Slices = tuple[slice, slice]  # of both axes of an image
+
+WHOLE: list[Slices] = [(slice(None), slice(None))]
 
 
 # ---- rings: how many multiplications -----------------------------------------------------------
@@ -90,8 +94,8 @@ class Waves:
 class Phase(NamedTuple):
     """The pixels of one remainder modulo the stride, the taps that meet them, and their G."""
 
-    pixels: tuple[slice, slice]
-    taps: tuple[slice, slice]
+    pixels: Slices
+    taps: Slices
     G: Array  # (R, taps of this phase)
 
 
@@ -111,20 +115,20 @@ def make_transform(geometry: Geometry, torus: tuple[Ring, Ring]) -> Transform:
     rows, columns = torus
     waves = Waves((rows.length, columns.length))
     # With X = a - i b a pixel's transform and V = c + i d the conjugate of a tap's, X V is
-    # (m1 - m3) + i (m1 + m2) for m1 = c (a - b), m2 = (d - c) a, m3 = (c + d) (-b).
+    # (m1 + m3) + i (m2 + m3) for m1 = (c - d) a, m2 = -(c + d) b, m3 = d (a + b).
     a, b = waves.at(range(rows.blocks), range(columns.blocks))
     seen = np.zeros((rows.blocks, columns.blocks))
     seen[np.ix_(rows.used, columns.used)] = 1.0
-    B = waves.stack(a, a - b, a, -b) * seen.ravel()
+    B = waves.stack(a, a, b, a + b) * seen.ravel()
     cos, sin = waves.at(range(geometry.output[0]), range(geometry.output[1]))
-    A = waves.stack(cos, 2.0 * (cos - sin), -2.0 * sin, -2.0 * cos).T
+    A = waves.stack(cos, 2.0 * cos, -2.0 * sin, 2.0 * (cos - sin)).T
     phases = []
     for (r, a_taps, i), (q, b_taps, j) in (
         (row, column) for row in _remainders(geometry, 0) for column in _remainders(geometry, 1)
     ):
         c, d = waves.at(i, j)
         pixels = slice(r, None, geometry.stride[0]), slice(q, None, geometry.stride[1])
-        phases.append(Phase(pixels, (a_taps, b_taps), waves.stack(c, c, d - c, c + d)))
+        phases.append(Phase(pixels, (a_taps, b_taps), waves.stack(c, c - d, -c - d, d)))
     return Transform(A / math.prod(waves.lengths), B, phases)
 
 
@@ -182,11 +186,15 @@ class Lifted:
         same_place = W.base is not None and W.base is self._memory
         return same_place and plan is self._plan and bool(np.array_equal(self._w, w))
 
-    def remember(self, plan: SpectralConvolution, w: Array, W: Array) -> None:
-        """W has just been made of w."""
-        self._memory, self._plan = W.base, plan
+    def forget(self, plan: SpectralConvolution, w: Array) -> Array:
+        """Nothing is lifted now; returns where a copy of w, which will be, is to be put."""
+        self._memory = self._plan = None
         self._w = plan.backend.workspace("weights that are lifted", w.shape)
-        self._w[...] = w
+        return self._w
+
+    def remember(self, plan: SpectralConvolution, W: Array) -> None:
+        """W has been made of the numbers that were put where `forget` said."""
+        self._memory, self._plan = W.base, plan
 
 
 # ---- the plan ----------------------------------------------------------------------------------
@@ -207,38 +215,43 @@ class SpectralConvolution:
         self.A, self.B = (np.ascontiguousarray(m, backend.dtype) for m in (A, B))
         self.phases = [f._replace(G=np.ascontiguousarray(f.G, backend.dtype)) for f in phases]
         self.R, self.K = len(B), len(phases) * c_in
+        pairs = self.R - self.rings[0].length * self.rings[1].length  # of conjugates
+        self.first, self.second, self.third = (self.R - i * pairs for i in (3, 2, 1))
         self.blocks = self.rings[0].blocks, self.rings[1].blocks
-        # The weights' gradient is made for so many channels at a time, to take less memory.
-        self.piece = max(1, GRADIENT // (self.R * c_out))
+        self.pixels = [phase.pixels for phase in phases]
+        # Each thread makes the weights' gradient for so many channels at a time.
+        threads = the_team().size
+        self.piece = max(1, min(-(-c_in // threads), GRADIENT // (self.R * c_out * threads)))
 
     # ---- lifts ---------------------------------------------------------------------------------
 
     def lift_input(self, x: Array, memory: Buffers, name: str) -> Array:
         """B x (R, N, K)"""
         X = memory.new(name, (self.R, len(x), self.K))
-        self.backend.matmul(self.B, self._gathered(x), out=X.reshape(self.R, -1))
-        return X
+        return self._lift(self.B, x, self.pixels, self.blocks, X)
 
     def lift_weight(self, w: Array, memory: Buffers, name: str) -> Array:
         """G w (R, K, c_out), phase after phase along K."""
         W = memory.new(name, (self.R, self.K, self.c_out))
         if self.backend.lifted.holds(self, w, W):
             return W
-        parts = W.reshape(self.R, len(self.phases), -1)
-        for f, phase in enumerate(self.phases):
-            self.backend.matmul(phase.G, self._taps(w, phase), out=parts[:, f])
-        self.backend.lifted.remember(self, w, W)
+        copy = self.backend.lifted.forget(self, w)
+        parts = W.reshape(self.R, len(self.phases), self.c_in, self.c_out)
+
+        def channels(c: slice, who: int) -> None:
+            copy[:, :, c] = w[:, :, c]
+            for f, phase in enumerate(self.phases):
+                taps = w[phase.taps][:, :, c].reshape(phase.G.shape[1], -1)
+                self.backend.matmul(phase.G, taps, out=_matrix(parts[:, f, c]))
+
+        the_team().share_range(self.c_in, channels)
+        self.backend.lifted.remember(self, W)
         return W
 
     def lift_output(self, y: Array, memory: Buffers, name: str) -> Array:
         """Aᵀ y (R, N, c_out)"""
         Y = memory.new(name, (self.R, len(y), self.c_out))
-        places = y.transpose(1, 2, 0, 3)
-        if not places.flags.c_contiguous:
-            places = self._scratch("blocks", places.shape)
-            places[...] = y.transpose(1, 2, 0, 3)
-        self.backend.matmul(self.A.T, places.reshape(len(self.A), -1), out=Y.reshape(self.R, -1))
-        return Y
+        return self._lift(self.A.T, y, WHOLE, self.geometry.output, Y)
 
     # ---- the three derivatives of T ------------------------------------------------------------
 
@@ -246,76 +259,103 @@ class SpectralConvolution:
         """out (N, P, Q, c_out) = A[(G w)(B x)]: [spectral.5]."""
         Y = self._scratch("points", (self.R, len(out), self.c_out))
         self.backend.matmuls(X, W, out=Y)
-        self._to_places(self.A, Y, out)
-        return out
+        return self._drop(self.A, Y, WHOLE, self.geometry.output, out)
 
     def input(self, Y: Array, W: Array, out: Array) -> Array:
         """out (N, H, W, c_in) = Bᵀ[(Aᵀ y)(G w)ᵀ]: [spectral.6]."""
         X = self._scratch("points", (self.R, len(out), self.K))
         self.backend.matmuls(Y, W.transpose(0, 2, 1), out=X)
-        if self.geometry.stride == (1, 1):
-            self._to_places(self.B.T, X, out)
-            return out
-        blocks = self._scratch("blocks", (*self.blocks, len(out), len(self.phases), self.c_in))
-        self.backend.matmul(
-            self.B.T, X.reshape(self.R, -1), out=blocks.reshape(self.B.shape[1], -1)
-        )
         if len(self.phases) < math.prod(self.geometry.stride):
             out.fill(0)  # pixels that no tap meets
-        pixels = out.transpose(1, 2, 0, 3)
-        for f, phase in enumerate(self.phases):
-            part = pixels[phase.pixels]
-            part[...] = blocks[: part.shape[0], : part.shape[1], :, f]
-        return out
+        return self._drop(self.B.T, X, self.pixels, self.blocks, out)
 
     def add_weight(self, X: Array, Y: Array, out: Array) -> Array:
         """out (kh, kw, c_in, c_out) += Gᵀ[(B x)ᵀ(Aᵀ dy)]: [spectral.6]."""
-        for f, phase in enumerate(self.phases):
-            for start in range(0, self.c_in, self.piece):
-                channels = slice(start, min(start + self.piece, self.c_in))
-                k = slice(f * self.c_in + channels.start, f * self.c_in + channels.stop)
-                W = self._scratch("points", (self.R, k.stop - k.start, self.c_out))
-                self.backend.matmuls(X[:, :, k].transpose(0, 2, 1), Y, out=W)
-                into = out[phase.taps][:, :, channels]
-                taps = self._scratch("blocks", (phase.G.shape[1], W[0].size))
-                self.backend.matmul(phase.G.T, W.reshape(self.R, -1), out=taps)
-                into += taps.reshape(into.shape)
+        parts = X.reshape(self.R, Y.shape[1], len(self.phases), self.c_in)
+        points = self._rooms("points", self.R * self.piece * self.c_out)
+        most = max(phase.G.shape[1] for phase in self.phases)
+        blocks = self._rooms("blocks", most * self.piece * self.c_out)
+
+        def channels(c: slice, who: int) -> None:
+            W = _room(points[who], (self.R, c.stop - c.start, self.c_out))
+            for f, phase in enumerate(self.phases):
+                self.backend.matmuls(parts[:, :, f, c].transpose(0, 2, 1), Y, out=W)
+                into = out[phase.taps][:, :, c]
+                taps = _room(blocks[who], into.shape)
+                self.backend.matmul(phase.G.T, _matrix(W), out=_matrix(taps, 2))
+                into += taps
+
+        the_team().share_range(self.c_in, channels, self.piece)
         return out
 
-    # ---- places: images and kernels as matrices ------------------------------------------------
+    # ---- places: images as matrices ------------------------------------------------------------
 
-    def _gathered(self, x: Array) -> Array:
-        """x as a matrix (blocks, N·K), the pixels of a block side by side: [spectral.2]."""
-        pixels = x.transpose(1, 2, 0, 3)
-        if self.geometry.stride == (1, 1) and pixels.flags.c_contiguous:
-            return pixels.reshape(self.B.shape[1], -1)
-        blocks = self._scratch("blocks", (*self.blocks, len(x), len(self.phases), self.c_in))
-        for f, phase in enumerate(self.phases):
-            part = pixels[phase.pixels]
+    def _lift(self, matrix: Array, x: Array, pixels: list[Slices], size: Pair, X: Array) -> Array:
+        """X (R, N, K) = matrix (R, places) x, where `pixels` stand side by side along K: each
+        thread gathers and transforms images of its own."""
+        blocks, apart = self._blocks(x, pixels, size)
+
+        def images(n: slice, who: int) -> None:
+            if apart:
+                self._gather(x[n], pixels, blocks[:, :, n])
+            part = X[:, n]
+            self.backend.matmul(
+                matrix[:third], _matrix(blocks[:, :, n], 2), out=_matrix(part[:third])
+            )
+            np.add(part[first:second], part[second:third], out=part[third:])  # [spectral.4]
+
+        first, second, third = self.first, self.second, self.third
+        the_team().share_range(len(x), images)
+        return X
+
+    def _drop(self, matrix: Array, X: Array, pixels: list[Slices], size: Pair, y: Array) -> Array:
+        """y = matrix (places, R) X, the adjoint of `_lift` where the matrix is transposed."""
+        blocks, apart = self._blocks(y, pixels, size)
+
+        def images(n: slice, who: int) -> None:
+            self.backend.matmul(matrix, _matrix(X[:, n]), out=_matrix(blocks[:, :, n], 2))
+            if apart:
+                self._scatter(blocks[:, :, n], pixels, y[n])
+
+        the_team().share_range(len(y), images)
+        return y
+
+    def _blocks(self, x: Array, pixels: list[Slices], size: Pair) -> tuple[Array, bool]:
+        """Memory (*size, N, phases, C) and whether it is apart from x: not if x lies so itself."""
+        places = x.transpose(1, 2, 0, 3)
+        if len(pixels) == 1 and places.flags.c_contiguous and places[pixels[0]].size == x.size:
+            return places[:, :, :, None], False
+        return self._scratch("blocks", (*size, len(x), len(pixels), x.shape[3])), True
+
+    def _gather(self, x: Array, pixels: list[Slices], blocks: Array) -> None:
+        """The pixels of each phase side by side: [spectral.2]."""
+        for f, phase in enumerate(pixels):
+            part = x.transpose(1, 2, 0, 3)[phase]
             h, w = part.shape[:2]
             blocks[:h, :w, :, f] = part
             blocks[h:, :, :, f] = 0.0  # the last block of an axis may lack this remainder
             blocks[:h, w:, :, f] = 0.0
-        return blocks.reshape(self.B.shape[1], -1)
 
-    def _taps(self, w: Array, phase: Phase) -> Array:
-        """The taps of one phase as a matrix (taps, c_in·c_out)."""
-        taps = w[phase.taps]
-        if not taps.flags.c_contiguous:
-            copy = self._scratch("blocks", taps.shape)
-            copy[...] = taps
-            taps = copy
-        return taps.reshape(phase.G.shape[1], -1)
-
-    def _to_places(self, matrix: Array, lifted: Array, out: Array) -> None:
-        """out (N, h, w, C) = matrix (h·w, R) times lifted (R, N, C)"""
-        places = out.transpose(1, 2, 0, 3)
-        straight = places.flags.c_contiguous
-        into = places if straight else self._scratch("blocks", places.shape)
-        self.backend.matmul(matrix, lifted.reshape(self.R, -1), out=into.reshape(len(matrix), -1))
-        if not straight:
-            places[...] = into
+    def _scatter(self, blocks: Array, pixels: list[Slices], out: Array) -> None:
+        """The adjoint of `_gather`."""
+        for f, phase in enumerate(pixels):
+            part = out.transpose(1, 2, 0, 3)[phase]
+            part[...] = blocks[: part.shape[0], : part.shape[1], :, f]
 
     def _scratch(self, name: str, shape: tuple[int, ...]) -> Array:
         """Memory that all plans share, good until the next verb."""
         return self.backend.workspace(f"spectral {name}", shape)
+
+    def _rooms(self, name: str, size: int) -> Array:
+        """The same memory, so many numbers of it for every thread."""
+        return self._scratch(name, (the_team().size, size))
+
+
+def _room(memory: Array, shape: tuple[int, ...]) -> Array:
+    """An array in the first part of flat memory."""
+    return memory[: math.prod(shape)].reshape(shape)
+
+
+def _matrix(a: Array, rows: int = 1) -> Array:
+    """The first `rows` axes and the others, each as one: a view."""
+    return a.reshape(math.prod(a.shape[:rows]), -1)

@@ -53,6 +53,24 @@ class Team:
         cuts = [round(n * i / self.size / multiple) * multiple for i in range(self.size)] + [n]
         return [slice(a, b) for a, b in pairwise(cuts)]
 
+    def share_range(
+        self, n: int, work: Callable[[slice, int], None], most: int | None = None
+    ) -> None:
+        """work(part, who) for parts that make up range(n), each of `most` or less; `who` counts the
+        threads from 0."""
+        whole = self.parts(n) if n >= 2 * self.size else [slice(0, n)]
+
+        def mine(who: int) -> None:
+            start, length = whole[who].start, whole[who].stop - whole[who].start
+            count = -(-length // most) if most else 1
+            for i in range(count):
+                work(slice(start + i * length // count, start + (i + 1) * length // count), who)
+
+        if len(whole) == 1:
+            mine(0)
+        else:
+            self.share(mine)
+
 
 class _Member:
     """One thread: it waits to begin, works, and says that it is done."""
