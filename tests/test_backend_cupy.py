@@ -270,6 +270,26 @@ def test_strided_views_and_other_dtypes_go_the_plain_way(cupy_standin: Open) -> 
             np.testing.assert_allclose(backend.to_host(total), same.sum(axis=0), rtol=1e-4)
 
 
+def test_a_strided_array_comes_to_the_host(open_device: Open) -> None:
+    """On a device CuPy's way there forgets a stream that is only in `use`."""
+    backend = open_device()
+    host = np.arange(12, dtype=np.float32).reshape(3, 4)
+    there = backend.from_host(host)
+    np.testing.assert_array_equal(backend.to_host(there.T), host.T)
+    np.testing.assert_array_equal(backend.to_host(there[:, ::2]), host[:, ::2])
+    assert backend.xp.cuda.get_current_stream() == backend.stream  # type: ignore[attr-defined]
+
+
+def test_whole_numbers_are_a_range_of_pixels(cupy_standin: Open) -> None:
+    """A kernel that is given a Python int takes its bits for a double's."""
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4, 1)
+    drawn = [
+        b.to_host(Minibatches(images, 2, Noise(0, b), (-1, 1))())
+        for b in (cupy_standin(), get_backend("numpy"))
+    ]
+    np.testing.assert_array_equal(*drawn)
+
+
 def test_an_empty_batch_launches_nothing(cupy_standin: Open) -> None:
     backend = cupy_standin()
     assert backend.sigmoid(backend.zeros((0, 3)), out=backend.empty((0, 3))).shape == (0, 3)
@@ -282,7 +302,8 @@ def test_an_empty_batch_launches_nothing(cupy_standin: Open) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("arch", ["compute_75", "compute_90"])
 def test_kernels_compile_for_devices(dtype: str, arch: str) -> None:
-    options = (*compiler_options(dtype), f"--gpu-architecture={arch}")
+    own = "-ftz=true", "--device-as-default-execution-space"  # what CuPy adds
+    options = (*compiler_options(dtype), *own, f"--gpu-architecture={arch}")
     ptx = nvrtc.compile_to_ptx(kernel_source(), options)
     for name in signatures(kernel_source(), "float"):
         assert f".entry {name}(" in ptx

@@ -208,6 +208,44 @@ def test_a_step_that_waits_is_made_without_a_graph(open_device: Open) -> None:
     assert_equal(plain.state(), small.state())
 
 
+def test_a_recording_that_finds_no_memory(
+    cupy_standin: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends, before CuPy's pool frees what the graph would use; the step goes on without."""
+    backend = cupy_standin()
+
+    def step() -> None:
+        backend.zeros((3,))
+
+    make = backend.capture(step)
+    for _ in range(WARM_UPS):
+        make()
+
+    def full(size: int) -> Any:
+        raise standin.cuda.runtime.CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
+
+    monkeypatch.setattr(standin.cuda, "Memory", full)
+    with pytest.warns(CaptureWarning, match="cudaErrorMemoryAllocation"):
+        make()
+    make()
+    assert not is_recorded(make)
+
+
+def test_another_stream_in_between_is_left_again(open_device: Open) -> None:
+    """A user's own, or the one of another thread."""
+    plain, small = (SMALL_GAMES["mlp-leaky"](open_device()) for _ in range(2))
+    backend = small.captured().game.D.backend
+    cuda = backend.xp.cuda
+    for step in range(1, STEPS):
+        plain.play(step)
+        with cuda.Stream(non_blocking=True):
+            pass
+        assert cuda.get_current_stream() == backend.stream  # type: ignore[attr-defined]
+        cuda.Stream.null.use()
+        small.play(step)
+    assert_equal(plain.state(), small.state())
+
+
 def test_an_error_of_the_step_is_its_own(open_device: Open) -> None:
     backend = open_device()
     calls = []

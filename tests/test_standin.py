@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import standin
-from standin import capture, compiled
+from standin import capture, compiled, memory
 from standin.capture import CUDARuntimeError
 from standin.cublas import INVALID_VALUE, NOT_INITIALIZED, NOT_SUPPORTED, library
 from standin.module import RawModule
@@ -31,7 +31,7 @@ needs_compiler = pytest.mark.skipif(compiled.compiler() is None, reason="no C++ 
 def stream() -> Iterator[Any]:
     """A stream that is current and may be captured."""
     capture.reset()
-    yield cuda.Stream(non_blocking=True).use()
+    yield cuda.Stream(non_blocking=True).__enter__()
     capture.reset()
 
 
@@ -363,6 +363,16 @@ def test_where_a_capture_begins_and_ends(stream: Any) -> None:
     assert not stream.is_capturing()
 
 
+def test_a_stream_in_use_is_forgotten(stream: Any) -> None:
+    """As in CuPy's own test_mix_use_context; a strided array's way to the host does the same."""
+    for forget in (lambda: cuda.Stream().__enter__().__exit__(), device(3, 4).T.get):
+        other = cuda.Stream(non_blocking=True).use()
+        device(3, 4).get()
+        assert cuda.get_current_stream() is other
+        forget()
+        assert cuda.get_current_stream() is stream
+
+
 def test_a_wait_for_the_stream_is_counted(stream: Any) -> None:
     with standin.counted() as events:
         stream.synchronize()
@@ -455,6 +465,20 @@ def test_a_private_pool_keeps_what_it_gave(stream: Any) -> None:
     del pool
     with pytest.raises(AssertionError, match="has been freed"):
         graph.launch()
+
+
+def test_no_memory_is_freed_for_a_recording(
+    record: Record, stream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(size: int) -> Any:
+        raise CUDARuntimeError("cudaErrorMemoryAllocation: out of memory")
+
+    monkeypatch.setattr(memory, "from_device", full)
+    with pytest.raises(AssertionError, match="free memory that the graph uses"):
+        record(lambda: standin.zeros((3,)))
+    stream.end_capture()
+    with pytest.raises(CUDARuntimeError), cuda.using_allocator(cuda.MemoryPool().malloc):
+        standin.zeros((3,))
 
 
 def test_the_common_pool_is_back_after_the_private_one() -> None:

@@ -38,6 +38,7 @@ class Current:
 
     def __init__(self) -> None:
         self.stream = NULL
+        self.entered = [NULL]  # by `with`; one that is only in `use` is not among them
         self.recording: Recording | None = None
         self.pool: MemoryPool | None = None  # None: the one that everybody uses
         self.launches: list[str] | None = None  # a list: somebody wants to know
@@ -160,6 +161,14 @@ class Stream:
         assert current.recording is None, "another stream would be used during a capture"
         current.stream = self
         return self
+
+    def __enter__(self) -> Stream:
+        current.entered.append(self.use())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        current.entered.pop()
+        current.entered[-1].use()
 
     def synchronize(self) -> None:
         involve_host("sync: Stream.synchronize()")

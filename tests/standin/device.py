@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from standin.capture import CUDARuntimeError, Graph, Stream, get_current_stream, involve_host
-from standin.memory import MemoryPointer, MemoryPool, using_allocator
+from standin.memory import MemoryPointer, MemoryPool, from_device, using_allocator
 
 
 class _Runtime:
@@ -39,7 +39,7 @@ class _Cuda:
         self.runtime = _Runtime()
         self.Device = _Device
         self.Graph, self.Stream, self.get_current_stream = Graph, Stream, get_current_stream
-        self.MemoryPointer, self.MemoryPool = MemoryPointer, MemoryPool
+        self.MemoryPointer, self.MemoryPool, self.Memory = MemoryPointer, MemoryPool, from_device
         self.using_allocator = using_allocator
 
     def is_available(self) -> bool:

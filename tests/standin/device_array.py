@@ -109,7 +109,9 @@ class ndarray:  # CuPy's name for it
     nbytes = property(lambda self: self._host.nbytes)
     strides = property(lambda self: self._host.strides)
     flags = property(lambda self: self._host.flags)
-    data = property(lambda self: MemoryPointer(self._memory, self._host.ctypes.data))
+    data = property(
+        lambda self: MemoryPointer(self._memory, self._host.ctypes.data - self._memory.first)
+    )
 
     def __len__(self) -> int:
         return len(self._host)
@@ -118,6 +120,9 @@ class ndarray:  # CuPy's name for it
 
     def get(self, **_: Any) -> np.ndarray:
         involve_host("sync: get()")
+        if not self._host.flags.c_contiguous:  # CuPy makes it so in a `with` of the current stream
+            with current.stream:
+                pass
         return self._host.copy()
 
     def item(self) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from standin.capture import current
+from standin.capture import CUDARuntimeError, current
 
 
 class Memory:
@@ -42,15 +42,22 @@ def allocate(host: np.ndarray) -> Memory:
     assert current.recording is None or current.pool is not None, (
         "a graph would write to memory that others reuse: it needs a pool of its own"
     )
+    if current.pool is not None:
+        current.pool._ask(host.nbytes)
     return Memory(host, current.pool)
+
+
+def from_device(size: int) -> Memory:
+    """`cuda.Memory`, which asks CUDA itself."""
+    return Memory(np.full(size, 255, np.uint8))
 
 
 class MemoryPointer:
     """`ndarray.data`: an address, and what lies there."""
 
-    def __init__(self, memory: Memory, ptr: int) -> None:
-        self.mem, self.ptr = memory, ptr
-        _known[ptr] = memory
+    def __init__(self, memory: Memory, offset: int) -> None:
+        self.mem, self.ptr = memory, memory.first + offset
+        _known[self.ptr] = memory
 
 
 _known: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
@@ -65,9 +72,21 @@ def at(address: int) -> Memory:
 class MemoryPool:
     """A pool of its own: what it gave lives as long as the pool."""
 
+    def __init__(self, allocator: Callable[[int], MemoryPointer] | None = None) -> None:
+        self._allocator = allocator or (lambda size: MemoryPointer(from_device(size), 0))
+
+    def _ask(self, size: int) -> None:
+        """Whether there is memory. At CUDA's own error CuPy frees all that has come back, and asks
+        again."""
+        try:
+            self._allocator(size)
+        except CUDARuntimeError:
+            assert current.recording is None, "the pool would free memory that the graph uses"
+            raise
+
     def malloc(self, size: int) -> MemoryPointer:
-        memory = Memory(np.full(size, 255, np.uint8), self)
-        return MemoryPointer(memory, memory.first)
+        self._ask(size)
+        return MemoryPointer(Memory(np.full(size, 255, np.uint8), self), 0)
 
 
 @contextmanager

@@ -72,8 +72,11 @@ class CupyBackend(Backend):
     def _try_out(self) -> None:
         """Compile, multiply and copy once, so that a broken installation shows itself here."""
         try:
+            self.synchronise()  # with what was done before, on another stream
             self.stream, self._cublas = _own(self.xp)
-            self.stream.use()
+            # For good. CuPy forgets a stream that is only in `use`: after any `with` of a stream,
+            # such as in its own `get` of a strided array, the null stream is the current one.
+            self.stream.__enter__()
             self._no_step = self.zeros((1,), "float64")
             self.philox((0, 0), (0, 0, 0, 0), 8)
             square = self.zeros((2, 2))
@@ -216,7 +219,8 @@ class CupyBackend(Backend):
         if not fits or not self._takes(out) or out.shape != (*index.shape, *images.shape[1:]):
             return super().gather_images(images, index, scale, shift, out)
         size = images[0].size
-        self._each("gather_images", images, index, scale, shift, out, size, n=out.size)
+        numbers = float(scale), float(shift)
+        self._each("gather_images", images, index, *numbers, out, size, n=out.size)
         return out
 
     # ---- products ----------------------------------------------------------------------------

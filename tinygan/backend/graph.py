@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tinygan.errors import CaptureWarning, first_line
@@ -34,11 +35,13 @@ class CapturedStep:
         self._used = 0
         # Memory that the step asks for while it is recorded is the graph's: taken from the common
         # pool, it would go back there when Python lets go of it, and others would use it.
-        self._pool = backend.xp.cuda.MemoryPool()
+        cuda = backend.xp.cuda
+        self._pool = cuda.MemoryPool(partial(_from_device, cuda))
 
     def __call__(self) -> Any:
         """What the step returns: from a replay, the same object each time."""
         self._calls += 1
+        self._backend.stream.use()  # each thread has a current stream of its own
         if self._graph is None and not self._refused and self._calls > WARM_UPS:
             self._record()
         if self._graph is None:
@@ -76,6 +79,15 @@ class CapturedStep:
         numbers = [number for read in self._reads for number in read()]
         self._backend.set_numbers(self._slots, numbers)
         self._graph.launch(self._backend.stream)
+
+
+def _from_device(cuda: Any, size: int) -> Any:
+    """New memory for a pool. Where there is none, MemoryError ends the recording: at CUDA's own
+    error a pool would free what it has had back, which the graph goes on using."""
+    try:
+        return cuda.MemoryPointer(cuda.Memory(size), 0)
+    except cuda.runtime.CUDARuntimeError as problem:
+        raise MemoryError(first_line(problem)) from problem
 
 
 def _recorded(stream: Any, step: Callable[[], object]) -> tuple[Any, object]:

@@ -4,8 +4,9 @@
 // REAL (float or double) and BLOCK (threads in a block) are given by the compiler's options.
 // Scalars come as double and are rounded to REAL here, as NumPy rounds Python numbers. fmad=false
 // is among the options: a·b + c then rounds twice, as it does in NumPy, and every kernel without
-// sums that is made of + - * / and sqrt alone gives NumPy's bits. No kernel uses atomics: sums have
-// a fixed order.
+// sums that is made of + - * / and sqrt alone gives NumPy's bits, but for numbers below 1.2e-38 in
+// float32: CuPy compiles all that it is given with -ftz=true, which takes them for 0. No kernel uses
+// atomics: sums have a fixed order.
 
 #define THREAD (blockIdx.x * (long long)blockDim.x + threadIdx.x)
 typedef unsigned long long word64;
