@@ -138,3 +138,73 @@ def test_first_nonfinite_names_path_and_buffer():
     with np.errstate(all="ignore"):
         net.forward(x_of(0), site)
     assert site.first_nonfinite() == "D(x)/4: y"
+
+
+# ---- gradients that are lent ---------------------------------------------------------------------
+
+
+class Through(Dense):
+    """Its backward hands on what it gets."""
+
+    def backward(self, dy, cache, param_grads=True, input_grad=True):
+        return dy
+
+
+def spying(layers, seen):
+    """The layers, each backward of which notes where dy and dx lie."""
+
+    def spy(layer):
+        backward = layer.backward
+
+        def noted(dy, cache, param_grads=True, input_grad=True):
+            dx = backward(dy, cache, param_grads, input_grad)
+            seen.append((dy, dx))
+            return dx
+
+        layer.backward = noted
+        return layer
+
+    return [spy(layer) for layer in layers]
+
+
+def test_gradients_between_layers_take_turns_in_two_buffers():
+    """[vjp.6]: of all call sites; never the one that is being read, the last one apart."""
+    seen, backend = [], get_backend("numpy", "float64")
+    layers = [Dense(3, 4), Tanh(), Through(4, 4), LeakyReLU(), Sequential(Tanh(), Tanh()), Tanh()]
+    net = Network(Sequential(*spying(layers, seen)), (3,), backend)
+    sites = [net.cache(name) for name in "ab"]
+    ys = [net.forward(x_of(i), site) for i, site in enumerate(sites)]
+    last = [net.backward(y, site) for y, site in zip(ys, sites, strict=True)]
+    for (dy, dx), layer in zip(seen, 2 * layers[::-1], strict=True):
+        assert np.shares_memory(dy, dx) is isinstance(layer, Through)
+    both = backend._workspaces["gradients that take turns"]
+    lent = {dx.ctypes.data for _, dx in seen if np.shares_memory(dx, both)}
+    assert len(lent) == 2
+    assert not np.shares_memory(*last)
+    assert not any(np.shares_memory(dx, both) for dx in last)
+
+
+def test_lent_gradients_are_those_of_fresh_memory():
+    """With `check` every gradient has memory of its own."""
+    results = []
+    for check in (False, True):
+        net, noise = make()
+        site = net.cache("x", noise=noise, check=check)
+        dx = net.backward(net.forward(x_of(0), site), site)
+        results.append((dx.copy(), net.gradients.copy()))
+    for lent, fresh in zip(*results, strict=True):
+        np.testing.assert_array_equal(lent, fresh)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 2, 0, 3), (3, 0, 1, 2)])
+def test_a_lent_gradient_lies_as_its_model_does(order):
+    backend = get_backend("numpy", "float64")
+    shape = (2, 3, 4, 5)
+    x = np.empty([shape[i] for i in order]).transpose(np.argsort(order))
+    lent, own = Cache(backend), Cache(backend)
+    lent.passes_on = True
+    a, b = lent.like("dx", x), own.like("dx", x)
+    assert (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
+    assert lent.images("dx", shape).strides == own.images("dx", shape).strides
+    assert lent.new("dx", shape).strides == own.new("dx", shape).strides
+    assert lent.like("y", x) is lent.like("y", x)

@@ -23,7 +23,9 @@ from tinygan.backend.convolution import DirectConvolution
 from tinygan.backend.geometry import Geometry, conv_geometry, transposed_geometry
 from tinygan.backend.numpy_backend import NumpyBackend
 from tinygan.backend.spectral import (
+    STAND_LIFTED,
     Ring,
+    Slot,
     SpectralConvolution,
     make_transform,
     points,
@@ -305,6 +307,84 @@ def test_a_discriminator_passes_the_battery():
         Dense(16, 1),
     )
     check_layer(D, (8, 8, 1), batch=2, backend=Spectral)
+
+
+# ---- what stays lifted ---------------------------------------------------------------------------
+
+
+class Counting(SpectralConvolution):
+    """Counts how often an input is lifted, and the copies made of weights that are."""
+
+    inputs = copies = 0
+
+    def lift_input(self, x, memory, name):
+        type(self).inputs += 1
+        return super().lift_input(x, memory, name)
+
+
+def counting(monkeypatch, dtype="float64"):
+    backend = Spectral(dtype)
+    backend._plan = lambda g, c_in, c_out: Counting(backend, g, c_in, c_out)
+    monkeypatch.setattr(Counting, "inputs", 0)
+    monkeypatch.setattr(Counting, "copies", 0)
+    copy_of = Slot.copy_of
+
+    def counted(slot, w, backend):
+        Counting.copies += 1
+        return copy_of(slot, w, backend)
+
+    monkeypatch.setattr(Slot, "copy_of", counted)
+    return backend
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_the_lifted_input_is_kept_in_training(monkeypatch, train):
+    """Forward lifts it; in evaluation backward lifts it again. The gradients are the same."""
+    backend, x = counting(monkeypatch), np.random.default_rng(0).standard_normal((2, 6, 5, 2))
+    net = Network(Conv2D(2, 3, 3, 2), (6, 5, 2), backend)
+    sites = [net.cache(name, train=train) for name in "ab"]
+    y = [net.forward(x * (i + 1), site).copy() for i, site in enumerate(sites)]
+    for site, dy in zip(sites, y, strict=True):  # a second site has not disturbed the first
+        net.backward(dy, site)
+    assert Counting.inputs == (2 if train else 4)
+    plain = Network(Conv2D(2, 3, 3, 2), (6, 5, 2), NumpyBackend("float64"))
+    plain.load(net.state())
+    for i, dy in enumerate(y):
+        site = plain.cache("plain")
+        plain.forward(x * (i + 1), site)
+        plain.backward(dy, site)
+    np.testing.assert_allclose(net.gradients, plain.gradients, rtol=1e-11, atol=1e-12)
+
+
+def test_the_weights_of_the_layers_used_last_stand_lifted(monkeypatch):
+    """As many as STAND_LIFTED, also of one plan; changed numbers are lifted anew."""
+    backend, geometry = counting(monkeypatch), DCGAN["14x14, stride 2"][0]
+    plan = backend.convolution(geometry, 2, 3)
+    drawn = np.random.default_rng(0).standard_normal((STAND_LIFTED + 1, 5, 5, 2, 3))
+
+    def lifted(i):
+        return plan.lift_weight(drawn[i], backend.shared, "W")
+
+    def right(i, W):
+        expected = SpectralConvolution(Spectral("float64"), geometry, 2, 3).lift_weight(
+            drawn[i], Cache(backend), "W"
+        )
+        np.testing.assert_array_equal(W, expected)
+
+    layers = range(STAND_LIFTED)
+    first = [lifted(i) for i in layers]
+    again = [lifted(i) for i in layers]
+    assert Counting.copies == STAND_LIFTED
+    assert all(a.ctypes.data == b.ctypes.data for a, b in zip(first, again, strict=True))
+    drawn[1, -1, -1, -1, -1] += 1.0
+    lifted(1)
+    assert Counting.copies == STAND_LIFTED + 1
+    Counting.copies = 0
+    lifted(STAND_LIFTED)  # takes the place of layer 0, the longest unused
+    assert [lifted(i) is not None and Counting.copies for i in (2, 1, 0)] == [1, 1, 2]
+    monkeypatch.undo()
+    for i in range(STAND_LIFTED + 1):
+        right(i, lifted(i))
 
 
 # ---- which plan ----------------------------------------------------------------------------------

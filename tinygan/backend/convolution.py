@@ -40,6 +40,8 @@ class Convolution(Protocol):
     good as long as that and its buffer are.
     """
 
+    keeps: bool  # whether a lifted x is worth its memory from forward to backward
+
     def lift_input(self, x: Array, memory: Buffers, name: str) -> Array: ...
 
     def lift_weight(self, w: Array, memory: Buffers, name: str) -> Array: ...
@@ -64,6 +66,8 @@ class DirectConvolution:
     product, and keeping them for each of D's call sites would cost most of the memory of a step.
     `out` lies in memory as `Backend.empty_images` lays it.
     """
+
+    keeps = False
 
     def __init__(self, backend: Backend, geometry: Geometry, c_in: int, c_out: int) -> None:
         self.backend, self.geometry, self.c_in, self.c_out = backend, geometry, c_in, c_out

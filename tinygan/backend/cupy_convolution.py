@@ -30,6 +30,8 @@ class LoweredConvolution:
     a sample at least.
     """
 
+    keeps = False
+
     def __init__(
         self, backend: Backend, geometry: Geometry, c_in: int, c_out: int, launch: Launch
     ) -> None:

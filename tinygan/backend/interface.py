@@ -11,7 +11,7 @@ W (n_in, n_out), b (n_out,).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinygan.backend.convolution import Convolution, DirectConvolution
@@ -34,6 +34,22 @@ class Shared:
         return self._backend.scratch_images(f"shared {name}", shape)
 
 
+class Turns:
+    """Two buffers that take turns: a gradient on its way down is read once, by the next layer."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._size, self._turn = 0, 0
+
+    def take(self, shape: tuple[int, ...], order: Sequence[int]) -> Array:
+        """Memory that the last `take` did not give, the axes in this order, slowest first."""
+        size = math.prod(shape)
+        self._size, self._turn = max(self._size, size), 1 - self._turn
+        both = self._backend.workspace("gradients that take turns", (2, self._size))
+        memory = both[self._turn, :size].reshape([shape[axis] for axis in order])
+        return memory.transpose([order.index(axis) for axis in range(len(shape))])
+
+
 class Backend:
     """An array module, a floating dtype, and the operations that networks spend their time in."""
 
@@ -47,7 +63,7 @@ class Backend:
         self.dtype = xp.dtype(dtype)
         self._scratch: dict[tuple[str, tuple[int, ...], Any], Array] = {}
         self._workspaces: dict[str, Array] = {}
-        self.shared = Shared(self)
+        self.shared, self.turns = Shared(self), Turns(self)
         self._plans: dict[tuple[Geometry, int, int], Convolution] = {}
 
     # ---- memory ------------------------------------------------------------------------------

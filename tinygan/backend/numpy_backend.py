@@ -142,6 +142,9 @@ class NumpyBackend(Backend):
         self._share(max(m, n), columns if n >= m else rows, large, multiple=16)
         return out
 
+    # OpenBLAS computes with more lanes than a small matrix fills. What the spare ones meet may raise
+    # the processor's flag "invalid", of which NumPy would warn, though no result is touched.
+    @np.errstate(invalid="ignore")
     def _in_pieces(self, a: Array, b: Array, out: Array) -> None:
         """out = a b by np.matmul, the longer side of `out` in pieces of the width that is fast."""
         (m, k), n = a.shape[-2:], b.shape[-1]
@@ -189,6 +192,7 @@ class NumpyBackend(Backend):
     def matmul_add(self, a: Array, b: Array, out: Array) -> Array:
         return self._product(a, b, out, self._add_product)
 
+    @np.errstate(invalid="ignore")
     def column_sums(self, x: Array, out: Array) -> Array:
         ones = self._ones(len(x), x.dtype)
         return np.matmul(ones, x, out=out)  # a GEMV: three times faster than add.reduce

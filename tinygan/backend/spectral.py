@@ -168,33 +168,61 @@ def spectral_is_faster(geometry: Geometry, c_in: int, c_out: int) -> bool:
 
 
 GRADIENT = 1 << 21  # numbers of a transformed gradient that lie in memory at a time
+STAND_LIFTED = 3  # layers, at most
+
+
+class Slot:
+    """Memory for the lifted weights of one layer at a time."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.place: tuple[SpectralConvolution, int] | None = None  # the plan, and where w stands
+        self._memory: Array | None = None
+        self._w: Array = None  # a copy
+
+    def holds(self, w: Array, W: Array) -> bool:
+        """Whether W was made of numbers that all equal w's."""
+        if W.base is None or W.base is not self._memory:
+            return False
+        return all(np.array_equal(*rows) for rows in zip(self._w, w, strict=True))
+
+    def clear(self, place: tuple[SpectralConvolution, int] | None) -> None:
+        """Nothing is lifted now; what will be belongs to this place."""
+        self.place, self._memory = place, None
+
+    def copy_of(self, w: Array, backend: NumpyBackend) -> Array:
+        """Where to put a copy of w."""
+        self._w = backend.workspace(f"weights that are lifted {self.number}", w.shape)
+        return self._w
+
+    def remember(self, W: Array) -> None:
+        """W has been made of the numbers that were put into the copy."""
+        self._memory = W.base
 
 
 class Lifted:
-    """Which weights stand lifted in the memory that all plans share.
+    """The weights that stand lifted: those of the layers that were used last.
 
-    D is called several times between two of its updates: its weights are lifted once for all.
+    D is called several times between two of its updates, and backward follows forward: the same
+    weights are lifted once for all. A layer is known by its plan and the address of its weights.
     """
 
     def __init__(self) -> None:
-        self._memory: Array | None = None
-        self._plan: SpectralConvolution | None = None
-        self._w: Array = None  # a copy
+        self._slots: list[Slot] = []  # the one that was used last stands last
 
-    def holds(self, plan: SpectralConvolution, w: Array, W: Array) -> bool:
-        """Whether W is what `plan` made of numbers that all equal w's."""
-        same_place = W.base is not None and W.base is self._memory
-        return same_place and plan is self._plan and bool(np.array_equal(self._w, w))
-
-    def forget(self, plan: SpectralConvolution, w: Array) -> Array:
-        """Nothing is lifted now; returns where a copy of w, which will be, is to be put."""
-        self._memory = self._plan = None
-        self._w = plan.backend.workspace("weights that are lifted", w.shape)
-        return self._w
-
-    def remember(self, plan: SpectralConvolution, W: Array) -> None:
-        """W has been made of the numbers that were put where `forget` said."""
-        self._memory, self._plan = W.base, plan
+    def slot(self, plan: SpectralConvolution, w: Array) -> Slot:
+        """The slot of these weights; it may hold earlier numbers of theirs."""
+        place = plan, w.ctypes.data
+        known = [slot for slot in self._slots if slot.place == place]
+        if not known and len(self._slots) < STAND_LIFTED:
+            slot = Slot(len(self._slots))
+        else:
+            slot = known[0] if known else self._slots[0]
+            self._slots.remove(slot)
+        self._slots.append(slot)
+        if slot.place != place:
+            slot.clear(place)
+        return slot
 
 
 # ---- the plan ----------------------------------------------------------------------------------
@@ -207,6 +235,8 @@ class SpectralConvolution:
     the R points stands one matrix product. Arrays of images lie in memory as (H, W, N, C), so that
     a transform is one product too.
     """
+
+    keeps = True
 
     def __init__(self, backend: NumpyBackend, geometry: Geometry, c_in: int, c_out: int) -> None:
         self.backend, self.geometry, self.c_in, self.c_out = backend, geometry, c_in, c_out
@@ -232,10 +262,12 @@ class SpectralConvolution:
 
     def lift_weight(self, w: Array, memory: Buffers, name: str) -> Array:
         """G w (R, K, c_out), phase after phase along K."""
-        W = memory.new(name, (self.R, self.K, self.c_out))
-        if self.backend.lifted.holds(self, w, W):
+        slot = self.backend.lifted.slot(self, w)
+        W = memory.new(f"{name} {slot.number}", (self.R, self.K, self.c_out))
+        if slot.holds(w, W):
             return W
-        copy = self.backend.lifted.forget(self, w)
+        slot.clear(slot.place)
+        copy = slot.copy_of(w, self.backend)
         parts = W.reshape(self.R, len(self.phases), self.c_in, self.c_out)
 
         def channels(c: slice, who: int) -> None:
@@ -245,7 +277,7 @@ class SpectralConvolution:
                 self.backend.matmul(phase.G, taps, out=_matrix(parts[:, f, c]))
 
         the_team().share_range(self.c_in, channels)
-        self.backend.lifted.remember(self, W)
+        slot.remember(W)
         return W
 
     def lift_output(self, y: Array, memory: Buffers, name: str) -> Array:

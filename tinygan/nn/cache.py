@@ -6,6 +6,7 @@ its own, so that two passes through the same layer cannot overwrite one another.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tinygan.backend import Array, Backend
@@ -37,6 +38,9 @@ class Cache:
         self._buffers: dict[tuple[Any, ...], Array] = {}  # (name, shape, dtype, ...) -> buffer
         self._kept: dict[str, Any] = {}
         self._copies: dict[str, Any] = {}
+        # Whether "dx" here goes to the layer before and to nobody else: it is then lent from two
+        # buffers of the backend, for all layers and call sites [vjp.6].
+        self.passes_on = False
 
     @property
     def train(self) -> bool:
@@ -80,6 +84,8 @@ class Cache:
 
     def new(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """A buffer to write into: the same memory for the same (name, shape, dtype)."""
+        if dtype is None and self._is_lent(name):
+            return self.backend.turns.take(shape, range(len(shape)))
         key = (name, shape, dtype)
         buffer = self._reusable(key)
         if buffer is None:
@@ -88,6 +94,8 @@ class Cache:
 
     def like(self, name: str, x: Array) -> Array:
         """A buffer of x's shape, dtype and memory order, under the same rules."""
+        if x.dtype == self.backend.dtype and self._is_lent(name):
+            return self.backend.turns.take(x.shape, _order(x))
         key = (name, x.shape, x.dtype, x.strides)
         buffer = self._reusable(key)
         if buffer is None:
@@ -96,11 +104,17 @@ class Cache:
 
     def images(self, name: str, shape: tuple[int, ...]) -> Array:
         """A buffer (N, H, W, ...) in the backend's memory order, under the same rules."""
+        if self._is_lent(name):
+            order = (*self.backend.image_axes, *range(3, len(shape)))
+            return self.backend.turns.take(shape, order)
         key = (name, shape, None, "images")
         buffer = self._reusable(key)
         if buffer is None:
             buffer = self._buffers[key] = self.backend.empty_images(shape)
         return buffer
+
+    def _is_lent(self, name: str) -> bool:
+        return self.passes_on and name == "dx" and not self.check
 
     def _reusable(self, key: tuple[Any, ...]) -> Array | None:
         """The buffer of this key, or None where a fresh one is due; then an old one is poisoned."""
@@ -134,3 +148,9 @@ class Cache:
             if buffer.dtype.kind == "f" and not bool(self.backend.xp.isfinite(buffer).all()):
                 return f"{self.path}: {name}"
         return next(filter(None, (c.first_nonfinite() for c in self._children.values())), None)
+
+
+def _order(x: Array) -> Sequence[int]:
+    """x's axes, slowest first, if the last one lies fastest; else in C order: as `empty_like`."""
+    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    return order if order[-1] == x.ndim - 1 else range(x.ndim)

@@ -100,8 +100,9 @@ class Conv2D(Layer):
 
     # ---- the three products, in the direction of a convolution -----------------------------------
 
-    def _lift(self, x: Array, cache: Cache, name: str) -> Array:
-        return self._plan(cache).lift_input(x, cache.backend.shared, name)
+    def _lift(self, x: Array, cache: Cache, name: str, keeps: bool = False) -> Array:
+        memory = cache if keeps else cache.backend.shared
+        return self._plan(cache).lift_input(x, memory, name)
 
     def _lift_back(self, dy: Array, cache: Cache, name: str) -> Array:
         return self._plan(cache).lift_output(dy, cache.backend.shared, name)
@@ -121,12 +122,19 @@ class Conv2D(Layer):
     # ---- the four passes -----------------------------------------------------------------------
 
     def forward(self, x: Array, cache: Cache) -> Array:
+        keeps = cache.train and self._plan(cache).keeps
+        X, W = self._lift(x, cache, "X", keeps), self._weight(cache)
         cache.keep("x", x)
-        X, W = self._lift(x, cache, "X"), self._weight(cache)
+        cache.keep("X", X if keeps else None)
         y = self._apply(X, W, cache, out=self._images("y", len(x), cache))
         if self.bias:
             y += self.b
         return y
+
+    def _lifted(self, cache: Cache) -> Array:
+        """X of the last forward: kept, or made anew of x."""
+        x, X = cache.kept("x"), cache.kept("X")
+        return self._lift(x, cache, "X") if X is None else X
 
     def _images(self, name: str, n: int, cache: Cache) -> Array:
         return cache.images(name, (n, *self._output_size(), self.c_out))
@@ -139,7 +147,7 @@ class Conv2D(Layer):
     ) -> Array:
         DY = self._lift_back(dy, cache, "DY")
         if param_grads:
-            self._add_weight(self._lift(cache.kept("x"), cache, "X"), DY, cache)
+            self._add_weight(self._lifted(cache), DY, cache)
             if self.bias:  # db += sums over n, p and q
                 cache.backend.add_column_sums(cache.backend.rows(dy), out=self.db)
         if not input_grad:
@@ -212,8 +220,9 @@ class ConvTranspose2D(Conv2D):
     def _plan(self, cache: Cache) -> Convolution:
         return cache.backend.convolution(self._known(), self.c_out, self.c_in)
 
-    def _lift(self, x: Array, cache: Cache, name: str) -> Array:
-        return self._plan(cache).lift_output(x, cache.backend.shared, name)
+    def _lift(self, x: Array, cache: Cache, name: str, keeps: bool = False) -> Array:
+        memory = cache if keeps else cache.backend.shared
+        return self._plan(cache).lift_output(x, memory, name)
 
     def _lift_back(self, dy: Array, cache: Cache, name: str) -> Array:
         return self._plan(cache).lift_input(dy, cache.backend.shared, name)

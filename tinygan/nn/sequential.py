@@ -49,6 +49,7 @@ class Sequential(Layer):
     ) -> Array:
         for i in reversed(range(0 if input_grad else self._first, len(self.layers))):
             more = input_grad or i > self._first
+            cache[i].passes_on = i > 0  # [vjp.6]
             dy = self.layers[i].backward(dy, cache[i], param_grads, more)  # [vjp.1]
         return dy if input_grad else None
 

@@ -34,7 +34,7 @@ class Reshape(Layer):
     def _back(self, dy: Array, cache: Cache, name: str) -> Array:
         """dy in x's shape and in x's order in memory, so that the layers before see one order."""
         x = cache.kept("shape_of")
-        dx = _reshaped(dy, x.shape, cache, f"{name} in C order")
+        dx = _reshaped(dy, x.shape, cache, name)
         if x.flags.c_contiguous:
             return dx
         out = cache.like(name, x)
