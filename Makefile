@@ -17,7 +17,7 @@ train: $(VENV)/installed
 	@echo "Look at $(RUN)/samples.gif, $(RUN)/losses.png and the grids in $(RUN)/samples"
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
