@@ -142,8 +142,8 @@ class NumpyBackend(Backend):
         self._share(max(m, n), columns if n >= m else rows, large, multiple=16)
         return out
 
-    # OpenBLAS computes with more lanes than a small matrix fills. What the spare ones meet may raise
-    # the processor's flag "invalid", of which NumPy would warn, though no result is touched.
+    # OpenBLAS computes with more lanes than a small matrix fills. What the spare ones meet may
+    # raise the processor's flag "invalid", of which NumPy would warn; no result is touched.
     @np.errstate(invalid="ignore")
     def _in_pieces(self, a: Array, b: Array, out: Array) -> None:
         """out = a b by np.matmul, the longer side of `out` in pieces of the width that is fast."""
