@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from tinygan import Network, Noise, get_backend
-from tinygan.nn import BatchNorm, Cache, Dense, Dropout, LeakyReLU, Maxout, Sequential, Tanh
+from tinygan.nn import (
+    BatchNorm,
+    Cache,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    LeakyReLU,
+    Maxout,
+    Sequential,
+    Tanh,
+)
 
 
 def make(dtype="float64"):
@@ -182,6 +193,52 @@ def test_gradients_between_layers_take_turns_in_two_buffers():
     assert len(lent) == 2
     assert not np.shares_memory(*last)
     assert not any(np.shares_memory(dx, both) for dx in last)
+
+
+class Residual(Layer):
+    """y = x + f(x), f a chain."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.chain = Sequential(*layers)
+
+    def children(self):
+        return [("chain", self.chain)]
+
+    def output_shape(self, shape):
+        return self.chain.output_shape(shape)
+
+    def forward(self, x, cache):
+        return x + self.chain.forward(x, cache["chain"])
+
+    def backward(self, dy, cache, param_grads=True, input_grad=True):
+        return dy + self.chain.backward(dy, cache["chain"], param_grads)
+
+
+def test_a_branch_around_a_chain_keeps_its_gradient():
+    """The chain's own gradients leave dy alone, which the branch reads after them."""
+    results = []
+    for check in (False, True):
+        residual = Residual(Dense(4, 4), Tanh(), Dense(4, 4), Tanh())
+        body = Sequential(Dense(3, 4), residual, Tanh())
+        net = Network(body, (3,), get_backend("numpy", "float64"))
+        site = net.cache("x", check=check)
+        dx = net.backward(net.forward(x_of(0), site), site)
+        results.append((dx.copy(), net.gradients.copy()))
+    for lent, fresh in zip(*results, strict=True):
+        np.testing.assert_array_equal(lent, fresh)
+
+
+def test_the_callers_gradient_is_not_lent():
+    """Neither by a first layer that hands on a view: another call site leaves it alone."""
+    layers = Flatten(), Dense(4, 5), Tanh(), Dense(5, 2), Tanh()
+    net = Network(Sequential(*layers), (2, 2), get_backend("numpy", "float64"))
+    sites = [net.cache(name) for name in "ab"]
+    ys = [net.forward(np.ones((3, 2, 2)) + i, site) for i, site in enumerate(sites)]
+    first = net.backward(ys[0], sites[0])
+    before = first.copy()
+    net.backward(ys[1], sites[1])
+    np.testing.assert_array_equal(first, before)
 
 
 def test_lent_gradients_are_those_of_fresh_memory():

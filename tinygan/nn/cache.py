@@ -43,6 +43,11 @@ class Cache:
         self.passes_on = False
 
     @property
+    def whole(self) -> bool:
+        """Whether this is a call site, and not the part of one that belongs to a layer."""
+        return self._parent is None
+
+    @property
     def train(self) -> bool:
         """Training mode (batch statistics, dropout) or evaluation mode."""
         return self._train if self._parent is None else self._parent.train
@@ -70,7 +75,7 @@ class Cache:
 
     @condition.setter
     def condition(self, labels: Array) -> None:
-        if self._parent is not None:
+        if not self.whole:
             raise RuntimeError(f"{self.path!r} is part of a call site: set the whole's condition")
         self._condition = labels
 

@@ -15,7 +15,7 @@ class Sequential(Layer):
     def __init__(self, *layers: Layer) -> None:
         super().__init__()
         self.layers = layers
-        # Nobody reads an input's gradient below the first layer that has parameters.
+        # An input's gradient below the first layer with parameters is the caller's, if anybody's.
         self._first = next((i for i, f in enumerate(layers) if _has_parameters(f)), len(layers))
 
         shaped = [layer for layer in layers if not isinstance(layer, Reshape)]
@@ -49,7 +49,8 @@ class Sequential(Layer):
     ) -> Array:
         for i in reversed(range(0 if input_grad else self._first, len(self.layers))):
             more = input_grad or i > self._first
-            cache[i].passes_on = i > 0  # [vjp.6]
+            # A chain inside a layer lends nothing: around it dy may be needed again, as in x + f(x).
+            cache[i].passes_on = cache.whole and i > self._first  # [vjp.6]
             dy = self.layers[i].backward(dy, cache[i], param_grads, more)  # [vjp.1]
         return dy if input_grad else None
 
