@@ -66,7 +66,6 @@ class CupyBackend(Backend):
         self._module = cupy.RawModule(code=kernel_source(), options=compiler_options(self.dtype))
         self._kernels: dict[str, Any] = {}
         self._outgrown: list[Array] = []
-        self._no_step: Array = None
         self._try_out()
 
     def _try_out(self) -> None:
@@ -77,7 +76,6 @@ class CupyBackend(Backend):
             # For good. CuPy forgets a stream that is only in `use`: after any `with` of a stream,
             # such as in its own `get` of a strided array, the null stream is the current one.
             self.stream.__enter__()
-            self._no_step = self.zeros((1,), "float64")
             self.philox((0, 0), (0, 0, 0, 0), 8)
             square = self.zeros((2, 2))
             self.to_host(self.matmul(square, square, out=self.empty((2, 2))))
@@ -174,7 +172,7 @@ class CupyBackend(Backend):
         words = [np.uint64(word) for word in (*key, *counter)]
         out = self.empty((n,), "uint32")
         blocks = -(-n // 8)  # one thread makes eight words
-        step = self._no_step if step is None else step
+        step = self.numbers(1, lambda: (0,)) if step is None else step
         self._launch("philox", -(-blocks // BLOCK), out, n, step, *words)
         return out
 

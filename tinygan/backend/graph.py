@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -95,15 +96,8 @@ def _recorded(stream: Any, step: Callable[[], object]) -> tuple[Any, object]:
     stream.begin_capture()
     try:
         result = step()
-    except Exception:
-        _give_up(stream)
+    except BaseException:  # whatever it was, the stream must leave capture mode
+        with contextlib.suppress(RuntimeError):  # CUDA's word that the recording is spoilt
+            stream.end_capture()
         raise
     return stream.end_capture(), result
-
-
-def _give_up(stream: Any) -> None:
-    """Leave capture mode; that the recording is spoilt is known."""
-    try:
-        stream.end_capture()
-    except Exception:
-        return

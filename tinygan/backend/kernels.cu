@@ -302,8 +302,6 @@ extern "C" __global__ void batch_norm_sums(
     sums[(t.parts + t.part) * columns + t.column] = (REAL)squares;
 }
 
-
-
 extern "C" __global__ void batch_norm(
     const REAL* x, const REAL* gamma, const REAL* beta, double eps, const REAL* sums,
     REAL* x_hat, REAL* y, REAL* stats, long long rows, long long columns, long long height)

@@ -49,7 +49,7 @@ class Sequential(Layer):
     ) -> Array:
         for i in reversed(range(0 if input_grad else self._first, len(self.layers))):
             more = input_grad or i > self._first
-            # A chain inside a layer lends nothing: around it dy may be needed again, as in x + f(x).
+            # A chain inside a layer lends nothing: in x + f(x), dy is needed again behind f.
             cache[i].passes_on = cache.whole and i > self._first  # [vjp.6]
             dy = self.layers[i].backward(dy, cache[i], param_grads, more)  # [vjp.1]
         return dy if input_grad else None
