@@ -73,6 +73,24 @@ def test_a_share_within_a_share_is_done_by_its_caller():
     assert sorted(done) == [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
+def test_within_a_share_the_team_is_the_caller_alone(monkeypatch):
+    two, seen = Team(2), []
+    monkeypatch.setattr(team, "_formed", [two])
+
+    def work(i):
+        seen.append(team.the_team().size)
+        if i == 0:
+            two.share(lambda j: None)  # and is still so after one within
+            seen.append(team.the_team().size)
+
+    two.share(work)
+    assert seen == [1, 1, 1]
+    assert team.the_team() is two
+    with pytest.raises(ZeroDivisionError):
+        two.share(lambda i: 1 // 0)
+    assert team.the_team() is two
+
+
 def test_members_take_over_the_callers_errstate():
     two, zero = Team(2), np.zeros(3)
     with np.errstate(divide="ignore"):

@@ -32,15 +32,23 @@ class Team:
         What one of them raises is raised here. A call from within a share, or from a second thread
         meanwhile, does everything itself.
         """
+
+        def part(i: int) -> None:
+            outside, _thread.within = _thread.within, True
+            try:
+                work(i)
+            finally:
+                _thread.within = outside
+
         if not self._busy.acquire(blocking=False):
             for i in range(self.size):
-                work(i)
+                part(i)
             return
         try:
             for member in self._members:
-                member.begin(work)
+                member.begin(part)
             try:
-                work(0)
+                part(0)
             finally:
                 problems = [member.wait() for member in self._members]
             for problem in filter(None, problems):
@@ -103,13 +111,18 @@ class _Member:
             self._done.release()
 
 
-ALONE = Team(1)
+class _Thread(threading.local):
+    within = False  # whether this thread does its part of a share
+
+
+ALONE, _thread = Team(1), _Thread()
 _formed: list[Team] = []  # of the process, once there is one
 
 
 def the_team() -> Team:
-    """The process's team: the caller alone, until `form_team` was called."""
-    return _formed[0] if _formed else ALONE
+    """The process's team. It is the caller alone until `form_team` was called, and within a share,
+    where cutting the work once more would help nobody."""
+    return _formed[0] if _formed and not _thread.within else ALONE
 
 
 def form_team() -> None:
