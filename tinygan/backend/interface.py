@@ -56,6 +56,7 @@ class Backend:
     name: str
     device: str  # in words, for run.json and benchmark reports
     reason: str  # why this backend was taken
+    instant = False  # whether one can look at a number without waiting for a device
     image_axes = (0, 1, 2)  # the order in memory of an image array's axes (N, H, W), slowest first
 
     def __init__(self, xp: Any, dtype: str) -> None:

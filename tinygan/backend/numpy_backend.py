@@ -37,6 +37,7 @@ class NumpyBackend(Backend):
     """Arrays are numpy.ndarray; everything has happened when a call returns."""
 
     name = "numpy"
+    instant = True
     # Axis 0 lies behind the two of space: a range of rows is then one matrix, ready for BLAS.
     image_axes = (1, 2, 0)
 

@@ -11,7 +11,7 @@ from tinygan.backend import Array
 from tinygan.errors import OptionError
 from tinygan.gan.checks import check_players
 from tinygan.gan.objectives import Objective
-from tinygan.gan.penalties import Penalty, check_penalty
+from tinygan.gan.penalties import Penalty, check_penalty, per_sample
 from tinygan.gan.spread import spread
 from tinygan.nn.network import Network
 from tinygan.noise import Noise
@@ -43,7 +43,7 @@ def simultaneous(game: Game, ascend_D: Update, descend_G: Update, k: int = 1) ->
     game.noise.sub = 1
     z, x = game.draw_noise(), game.sample()
     fakes = game.fakes(z)
-    game.discriminator_gradient(x, fakes)
+    game.discriminator_gradient(x, fakes, slopes=True)
     game.generator_gradient(fakes, judged=True)
     ascend_D()
     descend_G()
@@ -74,6 +74,8 @@ METRICS = (
     *("d_loss", "g_loss", "d_real", "d_fake", "acc_real", "acc_fake"),
     *("penalty", "g_gradient", "spread"),
 )
+
+LARGEST_FACTOR = 1e6  # of G's gradient on a logit to D's; float32's digits survive it well
 
 
 class Game:
@@ -123,6 +125,11 @@ class Game:
         self.D_of_both = D.cache("D(G(z), x)", noise=noise)
         self.D_of_x_hat = D.cache("D(x_hat)", noise=noise)
         self._losses = D.cache("losses", noise=noise)
+        # Whether both players' gradients on a fake are multiples of one slope: [alg.8]. To see if
+        # the factors are sound one looks at them, for which a GPU would have to be waited for.
+        coupled = combined or any(layer.couples_samples for _, layer in D.layers())
+        self._proportional = not coupled and D.backend.instant
+        self._slopes: tuple[Array, Array] | None = None
 
     def fakes(self, z: Array) -> Array:
         """G(z) (m, H, W, C), a loan until the next call; in a conditional game G(z | labels)."""
@@ -130,8 +137,11 @@ class Game:
             self.G_of_z.condition = self.draw_labels()
         return self.G.forward(z, self.G_of_z)
 
-    def discriminator_gradient(self, x: Array, fakes: Array) -> None:
-        """D.gradients = gradient of D's loss; G is not involved, its output is data: [alg.4]."""
+    def discriminator_gradient(self, x: Array, fakes: Array, slopes: bool = False) -> None:
+        """D.gradients = gradient of D's loss; G is not involved, its output is data: [alg.4].
+
+        `slopes`: G's turn comes next, on these fakes, and may want what D's loss says of them.
+        """
         self.x, self.made = x, fakes
         self.shown_x, self.shown = self._noisy(x, "x"), self._noisy(fakes, "G(z)")
         judge = self._judge_together if self.combined else self._judge_apart
@@ -143,8 +153,10 @@ class Game:
         if self.combined:
             self.D.backward(self._joined("d", d_fake, d_real), self.D_of_both, input_grad=False)
         else:
+            slopes = slopes and self._proportional
             self.D.backward(d_real, self.D_of_x, input_grad=False)
-            self.D.backward(d_fake, self.D_of_fakes, input_grad=False)
+            d_fakes = self.D.backward(d_fake, self.D_of_fakes, input_grad=slopes)
+            self._slopes = (d_fake, d_fakes) if slopes else None
         if self.penalty is not None:
             self._penalise(self.penalty)
 
@@ -167,9 +179,10 @@ class Game:
             self.made, self.shown = fakes, self._noisy(fakes, "G(z)")
         logits = self.fake_logits if judged else self._judge_fakes(self.shown)
         self.g_loss, d_logits = self.objective.generator(logits, self._losses)
+        d_fakes = self._rescaled(d_logits) if judged else None
         if judged and self.combined:
             d_fakes = self._fakes_part(d_logits, fakes)
-        else:
+        elif d_fakes is None:
             d_fakes = self.D.backward(d_logits, self.D_of_fakes, param_grads=False)
         self.G.gradients.fill(0)
         self.G.backward(d_fakes, self.G_of_z, input_grad=False)
@@ -210,6 +223,19 @@ class Game:
         logits = self.D.forward(self._joined("x", fakes, x), self.D_of_both)
         n = len(logits) // 2  # a packed D answers less often than it is asked
         return logits[n:], logits[:n]
+
+    def _rescaled(self, d_logits: Array) -> Array | None:
+        """d_fakes without a pass through D, from what D's loss said of the same fakes: [alg.8].
+
+        None if that was not kept, or where D is so sure that nothing is left to be multiplied.
+        """
+        if self._slopes is None:
+            return None
+        d_fake, slopes = self._slopes
+        if not bool((abs(d_logits) < LARGEST_FACTOR * abs(d_fake)).all()):
+            return None
+        factor = per_sample((d_logits / d_fake)[:, 0], slopes, self._losses)
+        return self.D.backend.xp.multiply(slopes, factor, out=self._losses.like("d_fakes", slopes))
 
     def _fakes_part(self, d_logits: Array, fakes: Array) -> Array:
         """d_fakes through D's pass over both; G's loss does not look at the logits of x."""
