@@ -99,6 +99,73 @@ def ours(batch: int, seed: int, **options: Any) -> Prepared:
     return Prepared(step, {"versions": versions, "blas": blas()}, after_imports)
 
 
+# ---- the products alone --------------------------------------------------------------------------
+
+# Of each dense layer: how often its y = x W, its dW = xᵀ dy and its dx = dy Wᵀ are due in a step.
+# G works for D's turn and for its own. D judges images, fakes and fakes again, has no weight
+# gradient in G's turn, and needs dx of its first layer there alone.
+PASSES = {"G": (2, 1, 1), "D": (3, 2, 3)}
+FIRST = {"G": (2, 1, 0), "D": (3, 2, 1)}
+
+
+def products(preset: str = "mlp-batchnorm") -> list[tuple[tuple[int, int, int], int, int]]:
+    """(counts, n_in, n_out) of every dense layer: how often each of its products is due in a step.
+
+    All three take the same number of multiplications.
+    """
+    from tinygan.nn import Dense
+    from tinygan.presets import get_preset
+
+    recipe = get_preset(preset)
+    found = []
+    for player, body in (
+        ("G", recipe.generator(None, recipe.labels)),
+        ("D", recipe.discriminator(recipe.labels)),
+    ):
+        dense = [layer for layer in body.layers if isinstance(layer, Dense)]
+        for layer in dense:
+            counts = FIRST[player] if layer is dense[0] else PASSES[player]
+            found.append((counts, layer.n_in, layer.n_out))
+    return found
+
+
+def products_alone(batch: int, seed: int, theirs: bool = False, threads: int = 0) -> Prepared:
+    """Nothing of a step but its matrix products, by NumPy's BLAS or by PyTorch's.
+
+    The arrays are drawn once and stay: a floor below which a step cannot come that multiplies so.
+    """
+    rng = np.random.default_rng(seed)
+
+    def drawn(*shape: int) -> Any:
+        return rng.standard_normal(shape, np.float32) / np.float32(shape[-1] ** 0.5)
+
+    if theirs:
+        import torch
+
+        torch.set_num_threads(threads)
+        multiply: Any = torch.matmul
+        about = {"versions": {"torch": torch.__version__}, "blas": ["MKL"]}
+        array: Any = torch.from_numpy
+    else:
+        multiply, array, about = np.matmul, np.asarray, {"versions": {"numpy": np.__version__}}
+    after_imports = rss()
+    calls = []
+    for counts, n_in, n_out in products():
+        x, W, y = (array(drawn(*shape)) for shape in ((batch, n_in), (n_in, n_out), (batch, n_out)))
+        dx, dW, dy = (array(drawn(*shape)) for shape in (x.shape, W.shape, y.shape))
+        kinds = ((x, W, y), (x.T, dy, dW), (dy, W.T, dx))
+        calls += [call for call, count in zip(kinds, counts, strict=True) for _ in range(count)]
+
+    def step() -> None:
+        for a, b, out in calls:
+            multiply(a, b, out=out)
+
+    return Prepared(step, {"blas": blas(), **about}, after_imports)
+
+
+# ---- PyTorch -------------------------------------------------------------------------------------
+
+
 class Theirs:
     """The same networks, losses and updates with torch.nn, autograd and torch.optim.Adam."""
 

@@ -26,6 +26,8 @@ ADAMS: dict[str, dict[str, bool]] = {
     "PyTorch eager, foreach Adam": {"foreach": True},
     "PyTorch eager, fused Adam": {"fused": True},
 }
+# No rivals: what a step takes at least that multiplies as fast as these libraries do.
+FLOORS = ("its products alone, NumPy", "its products alone, PyTorch")
 TARGETS = {"native": 0.75, "pinned": 1.0, "memory": 0.3}
 # float64 shows that it is the same step; float32 that rounding is all that parts them. G's gradient
 # there has passed a D whose first Adam step is the sign of its gradient, rounding included.
@@ -82,9 +84,14 @@ def measure(options: argparse.Namespace, regime: str, batch: int) -> dict[str, A
     for name, (adam, compiled) in forms.items():
         extra = {"threads": options.threads, "adam": adam, "compiled": compiled}
         contenders.append(Contender(name, "mlp_contenders:theirs", common | extra))
+    alone = {"theirs": True, "threads": options.threads}
+    contenders += [
+        Contender(FLOORS[0], "mlp_contenders:products_alone", common, REGIMES[regime]),
+        Contender(FLOORS[1], "mlp_contenders:products_alone", common | alone),
+    ]
     results = compare(contenders, options.threads, options.rounds, options.steps, say)
     title = f"batch {batch}, {regime}"
-    run = {"title": title, "regime": regime, "batch": batch, **summary(results)}
+    run = {"title": title, "regime": regime, "batch": batch, **summary(results, FLOORS)}
     print("\n" + show(run), flush=True)
     return run
 

@@ -125,8 +125,11 @@ def table(run: dict[str, Any], target: float, memory: float, apart: float | None
             f"round by round {run['median_of_ratios']:.2f}; "
             f"peak memory **{run['memory_ratio']:.2f}** (target {memory:.1f}).",
         ]
-        aim = "" if apart is None else f" (target {apart:.1f})"
-        lines += [f"{name}: **{r:.1f}** times our median{aim}." for name, r in run["apart"].items()]
+        digits, aim = (2, "") if apart is None else (1, f" (target {apart:.1f})")
+        lines += [
+            f"{name}: **{ratio:.{digits}f}** times our median{aim}."
+            for name, ratio in run["apart"].items()
+        ]
     return "\n".join(lines) + "\n"
 
 

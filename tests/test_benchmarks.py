@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+
+from tinygan.backend.numpy_backend import NumpyBackend
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
@@ -128,6 +131,39 @@ def test_the_check_sees_a_planted_mistake(harness, monkeypatch):
     monkeypatch.setattr(mlp_contenders.Ours, "__init__", wrong_beta)
     differences = mlp_contenders.check(8, 0, "float64", 2)  # Adam's first step knows no beta
     assert differences["D's parameters"] > 1e-9
+
+
+def test_the_products_alone_are_those_of_a_step(harness, monkeypatch):
+    import mlp_contenders
+
+    m, made, due = 16, Counter(), Counter()
+    step = mlp_contenders.Ours(m, 0).step
+
+    def listened(make):
+        def product(self, a, b, *rest, **options):
+            made[a.shape, b.shape] += 1
+            return make(self, a, b, *rest, **options)
+
+        return product
+
+    for name in ("affine", "matmul", "matmul_add"):
+        monkeypatch.setattr(NumpyBackend, name, listened(getattr(NumpyBackend, name)))
+    step()
+    for counts, n_in, n_out in mlp_contenders.products():
+        shapes = ((m, n_in), (n_in, n_out)), ((n_in, m), (m, n_out)), ((m, n_out), (n_out, n_in))
+        due.update({shape: count for shape, count in zip(shapes, counts, strict=True) if count})
+    assert made == due
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_the_products_alone_run(harness, theirs):
+    if theirs:
+        pytest.importorskip("torch")
+    import mlp_contenders
+
+    prepared = mlp_contenders.products_alone(16, 0, theirs, 1)
+    prepared.step()
+    assert set(prepared.about) == {"blas", "versions"}
 
 
 def test_plain_numpy_is_no_rival(harness):
