@@ -33,9 +33,10 @@ def main(argv: list[str] | None = None) -> None:
     # The game: what the players want, and what they are shown.
     game = make_game(recipe, G, D, data, noise)
 
-    # The moves: an update is the optimiser's; BatchNorm's running statistics follow G.
+    # The moves: an update is the optimiser's; BatchNorm's running statistics follow the players.
     def ascend_D() -> None:
         D_optimiser.step()
+        game.update_statistics_of_D()
         if recipe.clip:
             clip_weights(D, recipe.clip)
 

@@ -156,6 +156,28 @@ def test_both_gradients_from_one_pass_of_d_over_the_fakes(preset, backend64):
     assert check_parameters(d_loss, game.D, name="d_loss", entries=25) <= 1e-6
 
 
+@pytest.mark.parametrize("combined", [False, True])
+def test_ds_running_statistics_follow_what_it_saw(combined, backend64):
+    """From a batch that stays they come to a mean of both kinds, nearer to the later one."""
+    game = game_of(replace(PRESETS["dcgan-radford"], combined=combined), backend64)
+    D, to_host = game.D, backend64.to_host
+    game.discriminator_gradient(game.sample(), game.fakes(game.draw_noise()))
+    norms = [layer for _, layer in D.layers() if isinstance(layer, BatchNorm)]
+    sites = [game.D_of_both] if combined else [game.D_of_x, game.D_of_fakes]
+    seen = []
+    for site in sites:
+        for norm in norms:
+            norm.momentum = 0.0
+        D.update_statistics(site)
+        seen.append(to_host(D.statistics).copy())
+    for norm in norms:
+        norm.momentum = 0.9
+    for _ in range(300):
+        game.update_statistics_of_D()
+    expected = seen[0] if combined else (0.9 * seen[0] + seen[1]) / 1.9
+    np.testing.assert_allclose(to_host(D.statistics), expected, rtol=1e-9)
+
+
 @every_game
 def test_every_parameter_gets_a_gradient(preset, backend64):
     """None is lost on the way; only a bias that BatchNorm subtracts again has none."""

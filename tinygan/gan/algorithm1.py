@@ -160,6 +160,15 @@ class Game:
         if self.penalty is not None:
             self._penalise(self.penalty)
 
+    def update_statistics_of_D(self) -> None:
+        """BatchNorm's running statistics take in what D saw in its turn, x and fakes alike: [bn.4].
+
+        They are not used here, where D is always asked in training mode, but by whoever takes the
+        D of a checkpoint and asks it about one image.
+        """
+        for seen in (self.D_of_both,) if self.combined else (self.D_of_x, self.D_of_fakes):
+            self.D.update_statistics(seen)
+
     def _penalise(self, penalty: Penalty) -> None:
         """D's loss and D.gradients take in the penalty; fakes keep their labels in it, all else has
         those of x."""
