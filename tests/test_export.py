@@ -63,8 +63,8 @@ def compare(recipe: dict[str, Any], net: Network, path: Path, labels: int = 0) -
     player = Player(net, get_preset("mlp-leaky"), {}, (7,))
     path.write_bytes(to_safetensors(*describe_player(player)))
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((5, *net.input_shape)).astype(np.float32)
-    asked = rng.integers(0, max(labels, 1), 5)
+    x = rng.standard_normal((6, *net.input_shape)).astype(np.float32)
+    asked = rng.integers(0, max(labels, 1), 6)
     site = net.cache("site", train=False)
     site.condition = asked
     ours = net.forward(x, site)
@@ -89,6 +89,23 @@ def test_every_player_is_the_same_in_pytorch(
     compare(recipe, G, tmp_path / "g.safetensors", labels.classes)
     D = network(preset.discriminator(labels), G.output_shape, "D")
     compare(recipe, D, tmp_path / "d.safetensors", labels.classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("dcgan-radford", {"d_norm": "layer"}),
+        ("dcgan-tf", {"packing": 2}),
+        ("mlp-leaky", {"packing": 3}),
+    ],
+)
+def test_a_changed_discriminator_is_the_same_in_pytorch(
+    name: str, changes: dict[str, Any], recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    preset = replace(get_preset(name), **changes)
+    shape = preset.generator(None, Labels()).output_shape((preset.latent,))
+    D = network(preset.make_discriminator(), shape, "D")
+    compare(recipe, D, tmp_path / "d.safetensors")
 
 
 @pytest.mark.parametrize("size", [5, 8])
