@@ -487,7 +487,8 @@ def test_a_damaged_evaluation_is_one_line(
     [
         ("", "COMMAND"),
         ("dance", "invalid choice: 'dance'"),
-        ("sample {run} --n 0", "--n: expected a whole number at least 1"),
+        ("sample {run} --n 0", "--n: expected a whole number from 1 to 1000000000"),
+        ("sample {run} --n 1" + 20 * "0", "--n: expected a whole number from 1 to 1000000000"),
         ("sample {run} --out a.jpg", "expected a name that ends in .npz or .png"),
         ("sample {run} --checkpoint 7", "no checkpoint of step 7"),
         (
@@ -514,14 +515,21 @@ def test_a_bad_command_is_one_line_and_status_2(
     assert words.format(**places) in errors
 
 
-@pytest.mark.parametrize("problem", [OSError(13, "Permission denied"), MemoryError("too much")])
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (OSError(13, "Permission denied"), "[Errno 13] Permission denied"),
+        (MemoryError("too much"), "too much"),
+        (MemoryError(), "not enough memory"),
+    ],
+)
 def test_what_the_system_refuses_is_one_line(
-    problem: Exception, capsys: pytest.CaptureFixture[str]
+    problem: Exception, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped, one_line_errors():
         raise problem
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"error: {problem}\n"
+    assert capsys.readouterr().err == f"error: {words}\n"
 
 
 def test_closed_streams_do_no_harm(digits: Path, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def test_a_checking_call_site_finds_a_label_outside_the_classes(backend, label):
 
 
 def test_classes_and_embeddings_are_positive():
-    for given_ in [(0, None), (3, 0)]:
+    for given_ in [(0, None), (3, 0), (2.5, None), ("a", None), (3, 1.5)]:
         with pytest.raises(OptionError, match="above 0"):
             Condition(*given_)
 

@@ -614,6 +614,10 @@ def test_a_shape_error_names_layer_expected_and_given(layer, shape, message):
             lambda: Conv2D(1, 2, 3, padding=3),
             r"Conv2D\(1 -> 2, 3x3, padding 3\): padding 3 must be",
         ),
+        (lambda: Conv2D(0, 2, 3), "channels are whole numbers above 0, not 0 and 2"),
+        (lambda: ConvTranspose2D(1, -4, 3), "channels are whole numbers above 0, not 1 and -4"),
+        (lambda: Conv2D(1.5, 2, 3), r"channels are whole numbers above 0, not 1\.5 and 2"),
+        (lambda: Conv2D(1, 2, 3, padding=True), "unknown padding True"),
         (lambda: Conv2D(1, 2, 3, padding="full"), r"unknown padding 'full': choose SAME, VALID"),
         (lambda: Conv2D(1, 2, 3, 0), r"kernel \(3, 3\) and stride \(0, 0\) must be at least 1"),
         (
@@ -627,6 +631,14 @@ def test_a_shape_error_names_layer_expected_and_given(layer, shape, message):
 def test_an_option_without_sense_names_the_layer(make, message):
     with pytest.raises(OptionError, match=message):
         make()
+
+
+def test_numpys_whole_numbers_are_whole_numbers():
+    one = np.int64(1)
+    layer = Conv2D(one, one + 1, one + 2, one, one)
+    assert layer.output_shape((5, 5, 1)) == (5, 5, 2)
+    layer = Conv2D(1, 2, 3, padding=((one, 0), (0, one)))
+    assert layer.output_shape((5, 5, 1)) == (4, 4, 2)
 
 
 def test_a_layer_without_a_network_says_so():

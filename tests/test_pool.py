@@ -23,7 +23,7 @@ geometries = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # it opens the same backend
 )
 image = st.tuples(st.integers(1, 7), st.integers(1, 7), st.integers(1, 3))  # (H, W, C)
-window = st.tuples(st.integers(1, 4), st.integers(1, 4))
+window = st.tuples(st.integers(1, 5), st.integers(1, 5))
 padding = st.sampled_from(["VALID", "SAME", 1, ((0, 1), (2, 0)), ((3, 2), (1, 3))])
 
 

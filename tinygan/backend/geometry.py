@@ -148,7 +148,7 @@ def check_options(
             raise OptionError(f"output_padding {output_padding} goes with explicit padding only")
         return
     for k, sides in zip(kernel, _sides(padding), strict=True):
-        if not all(0 <= side < k for side in sides if isinstance(side, int)):
+        if not all(0 <= side < k for side in sides if not isinstance(side, str)):
             raise OptionError(
                 f"padding {padding} must be at least 0 and less than the kernel {kernel}: "
                 "beyond, an output would see padding only"
@@ -164,17 +164,23 @@ def check_options(
 def _is_padding(padding: Any) -> bool:
     if isinstance(padding, tuple):
         return len(padding) == 2 and all(
-            isinstance(sides, tuple) and len(sides) == 2 and all(isinstance(s, int) for s in sides)
+            isinstance(sides, tuple) and len(sides) == 2 and all(map(_is_whole, sides))
             for sides in padding
         )
-    return isinstance(padding, int) or padding in ("SAME", "VALID")
+    return _is_whole(padding) or (isinstance(padding, str) and padding in ("SAME", "VALID"))
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def _sides(padding: Padding) -> tuple[Sides, Sides]:
     """The padding along each axis."""
     if isinstance(padding, str):
         return padding, padding
-    return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
+    if isinstance(padding, tuple):
+        return padding
+    return (padding, padding), (padding, padding)
 
 
 def _total(sides: Sides) -> int:

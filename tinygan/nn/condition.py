@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from tinygan.backend import Array
 from tinygan.errors import OptionError, ShapeError
 from tinygan.nn.cache import Cache
@@ -26,8 +28,11 @@ class Condition(Layer):
         self, classes: int, embedding: int | None = None, W: Initialiser = standard_normal
     ) -> None:
         super().__init__()
-        if classes < 1 or (embedding is not None and embedding < 1):
-            raise OptionError(f"labels need classes and a width above 0: {classes}, {embedding}")
+        sizes = (classes,) if embedding is None else (classes, embedding)
+        if not all(isinstance(each, Integral) and each >= 1 for each in sizes):
+            raise OptionError(
+                f"labels need classes and a width, whole numbers above 0: {classes}, {embedding}"
+            )
         self.classes, self.embedding = classes, embedding
         self.width = classes if embedding is None else embedding
         if embedding is not None:

@@ -5,6 +5,8 @@ Derivation: docs/convolution.md, docs/transposed-convolution.md.
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from tinygan.backend import Array
 from tinygan.backend.convolution import Convolution
 from tinygan.backend.geometry import (
@@ -55,7 +57,9 @@ class Conv2D(Layer):
         output_padding: int | Pair | None,
     ) -> None:
         super().__init__()
-        self.c_in, self.c_out, self.padding = c_in, c_out, padding
+        if not all(isinstance(c, Integral) and c >= 1 for c in (c_in, c_out)):
+            raise OptionError(f"channels are whole numbers above 0, not {c_in!r} and {c_out!r}")
+        self.c_in, self.c_out, self.padding = int(c_in), int(c_out), padding
         self.kernel, self.stride = pair(kernel), pair(stride)
         self.output_padding = None if output_padding is None else pair(output_padding)
         self.geometry: Geometry | None = None  # known when a Network tells the size of the images
@@ -186,7 +190,8 @@ class ConvTranspose2D(Conv2D):
     W is (kh, kw, c_out, c_in), the kernel of the Conv2D from y's size to x's whose adjoint this
     is; the forward of each is the backward of the other. Sizes: SAME: input·stride; VALID:
     (input - 1)·stride + max(kernel, stride); explicit padding: (input - 1)·stride + kernel -
-    padding on both sides + `output_padding`, which must be less than the stride.
+    padding on both sides + `output_padding`, which must be less than the stride. Where the stride
+    does not divide the kernel, pixels are sums of unlike numbers of terms: [convt.6].
     """
 
     def __init__(

@@ -36,7 +36,9 @@ class Network:
         try:
             self.output_shape = body.output_shape(input_shape)
         except ShapeError as error:
-            raise ShapeError(f"{name} {error}") from None
+            given = f"({', '.join(['N', *map(str, input_shape)])})"
+            story = "" if str(error).endswith(given) else f", for an input {given}"
+            raise ShapeError(f"{name} {error}{story}") from None
         self.bind(backend)
         self.initialise(noise if noise is not None else Noise(0, backend))
 

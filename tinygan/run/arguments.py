@@ -35,7 +35,7 @@ def one_line_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except (TinyganError, OSError, MemoryError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {str(problem) or 'not enough memory'}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # before the first step or after the last
         print("interrupted", file=sys.stderr)

@@ -38,7 +38,8 @@ class EventFiles:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise OptionError(
-                "--tensorboard needs the package tensorboardX: pip install tensorboardX"
+                "--tensorboard needs the package tensorboardX: pip install tensorboardX, or go on "
+                "without it: --no-tensorboard"
             ) from None
         self._folder, self._make = folder, SummaryWriter
         self._tags = {**TAGS, **OF_A_CRITIC} if critic else TAGS
