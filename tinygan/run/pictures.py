@@ -29,14 +29,13 @@ def tile(images: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise ShapeError(f"samples: expected shape (N, H, W, 1 or 3), given {images.shape}")
-    _, height, width, channels = images.shape
-    rows, columns = grid
-    shape = (rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, channels)
-    picture = np.zeros(shape, np.uint8)
-    for i, image in enumerate(images[: rows * columns]):
-        y, x = (i // columns) * (height + GAP), (i % columns) * (width + GAP)
-        picture[y : y + height, x : x + width] = image
-    return picture
+    shown, (rows, columns) = images[: grid[0] * grid[1]], grid
+    _, height, width, channels = shown.shape
+    tiles = np.zeros((rows * columns, height + GAP, width + GAP, channels), np.uint8)
+    tiles[: len(shown), :height, :width] = shown
+    tiles = tiles.reshape(rows, columns, *tiles.shape[1:]).swapaxes(1, 2)
+    whole = tiles.reshape(rows * (height + GAP), columns * (width + GAP), channels)
+    return np.ascontiguousarray(whole[:-GAP, :-GAP])
 
 
 def write_grid(
