@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from operations import FLAVOURS, OPERATIONS, Plain, compare
 
+from tinygan import Network
 from tinygan.backend import numpy_backend, team
 from tinygan.backend.numpy_backend import NumpyBackend
 from tinygan.backend.team import Team
+from tinygan.nn import ConvTranspose2D, Dense, Reshape, Sequential
 
 
 @pytest.fixture(params=[(2, 0), (2, 4000), (3, 0), (3, 4000)], ids=str)
@@ -89,6 +91,40 @@ def test_within_a_share_the_team_is_the_caller_alone(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         two.share(lambda i: 1 // 0)
     assert team.the_team() is two
+
+
+def test_so_it_is_where_the_team_is_busy_with_another(monkeypatch):
+    """Else a cut, and with it a sum's bits, would depend on who else computes."""
+    two, seen = Team(2), []
+    monkeypatch.setattr(team, "_formed", [two])
+    with two._busy:
+        two.share(lambda i: seen.append(team.the_team()))
+    assert seen == [team.ALONE, team.ALONE]
+
+
+def test_a_thread_outside_still_sees_the_team(monkeypatch):
+    two, seen = Team(2), []
+    monkeypatch.setattr(team, "_formed", [two])
+
+    def work(i):
+        if i == 0:
+            other = threading.Thread(target=lambda: seen.append(team.the_team()))
+            other.start()
+            other.join()
+
+    two.share(work)
+    assert seen == [two]
+
+
+@pytest.mark.parametrize("convolves", [True, False])
+def test_the_team_is_formed_before_the_first_step(convolves, monkeypatch):
+    """A run that is resumed must cut its first product as the straight run cuts it."""
+    formed = []
+    monkeypatch.setattr(team, "_formed", formed)
+    monkeypatch.setattr(team.blas, "take_threads", lambda: 1)
+    layers = [Dense(2, 8), Reshape(2, 2, 2), *([ConvTranspose2D(2, 1, 3)] if convolves else [])]
+    Network(Sequential(*layers), (2,), NumpyBackend())
+    assert len(formed) == convolves
 
 
 def test_members_take_over_the_callers_errstate():

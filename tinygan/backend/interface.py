@@ -77,6 +77,9 @@ class Backend:
         """A copy of `array` as a NumPy array; on a GPU this waits for the device."""
         raise NotImplementedError
 
+    def expect_convolutions(self) -> None:
+        """A network with convolutions is going to be used: said before its first pass."""
+
     def synchronise(self) -> None:
         """Wait until the device has finished (NumPy: at once)."""
 

@@ -32,6 +32,7 @@ class Conv2D(Layer):
     """
 
     W, b, dW, db = View(), View(), View(), View()
+    convolves = True
 
     def __init__(
         self,

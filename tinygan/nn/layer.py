@@ -51,8 +51,11 @@ class Layer:
 
     # The range of the output, where the layer bounds it.
     reach: tuple[float, float] | None = None
-    # Whether an output depends on other samples of the batch: then D(x) has no slope of its own.
+    # Whether an output depends on other samples of the batch: then D(x) has no slope of its own,
+    # for a penalty [bn.6] or for both players [alg.8]. A layer that does must say so.
     couples_samples: bool = False
+    # Whether it is a convolution, for which a backend may want to make itself ready.
+    convolves: bool = False
     # How many samples, one after another, make one output.
     pack: int = 1
 

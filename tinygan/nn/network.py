@@ -46,6 +46,8 @@ class Network:
         """Lay every layer's parameters, gradients and statistics into flat arrays: [vjp.5]."""
         self.backend = backend
         layers = list(self.layers())
+        if any(layer.convolves for _, layer in layers):
+            backend.expect_convolutions()
         if len({id(layer) for _, layer in layers}) < len(layers):
             raise ShapeError(f"{self.name} has one layer object at two places: make two layers")
         count = sum(_count(s) for _, f in layers for s, _ in f.parameters.values())
