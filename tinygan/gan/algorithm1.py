@@ -127,7 +127,7 @@ class Game:
         self._losses = D.cache("losses", noise=noise)
         # Whether both players' gradients on a fake are multiples of one slope: [alg.8]. To see if
         # the factors are sound one looks at them, for which a GPU would have to be waited for.
-        coupled = combined or any(layer.couples_samples for _, layer in D.layers())
+        coupled = any(layer.couples_samples for _, layer in D.layers())
         self._proportional = not coupled and D.backend.instant
         self._slopes: tuple[Array, Array] | None = None
 
@@ -156,7 +156,8 @@ class Game:
             slopes = slopes and self._proportional
             self.D.backward(d_real, self.D_of_x, input_grad=False)
             d_fakes = self.D.backward(d_fake, self.D_of_fakes, input_grad=slopes)
-            self._slopes = (d_fake, d_fakes) if slopes else None
+            # Copies: the penalty's passes and G's loss may write where these lie.
+            self._slopes = (self._copy("d", d_fake), self._copy("dx", d_fakes)) if slopes else None
         if self.penalty is not None:
             self._penalise(self.penalty)
 
@@ -245,6 +246,11 @@ class Game:
             return None
         factor = per_sample((d_logits / d_fake)[:, 0], slopes, self._losses)
         return self.D.backend.xp.multiply(slopes, factor, out=self._losses.like("d_fakes", slopes))
+
+    def _copy(self, name: str, a: Array) -> Array:
+        copy = self._losses.like(f"slopes: {name}", a)
+        copy[...] = a
+        return copy
 
     def _fakes_part(self, d_logits: Array, fakes: Array) -> Array:
         """d_fakes through D's pass over both; G's loss does not look at the logits of x."""
