@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add("--objective", choices=OBJECTIVES, help="one game (default: a gallery of eight)")
     add("--penalty", choices=PENALTIES, help="on the slope of this game's D")
-    add("--penalty-weight", type=positive, default=0.3, metavar="W", help="of it (0.3)")
+    add("--penalty-weight", type=positive, metavar="W", help="of it (0.3)")
     add("--clip", type=positive, metavar="C", help="keep this game's psi in [-C, C]")
     add("--order", choices=ORDERS, help="of play (default: simultaneous and alternating)")
     add("--steps", type=whole(1), default=500, metavar="N", help="moves of both players (500)")
@@ -195,9 +195,11 @@ def main(argv: list[str] | None = None) -> None:
     o = parser.parse_args(argv)
     if o.objective is None and (o.penalty or o.clip):
         raise OptionError("--penalty and --clip belong to one game: give its --objective")
+    if o.penalty_weight and not o.penalty:
+        raise OptionError("--penalty-weight is the weight of a penalty: give --penalty, too")
     if o.out.suffix not in (".png", ".svg", ".pdf") or not o.out.parent.is_dir():
         raise OptionError(f"--out {o.out}: expected a .png, .svg or .pdf in a folder that exists")
-    one = Rules(o.objective, o.penalty, o.penalty_weight, o.clip)
+    one = Rules(o.objective, o.penalty, o.penalty_weight or 0.3, o.clip)
     games = {" + ".join(filter(None, one[:2])): one} if o.objective else GALLERY
     orders = [o.order] if o.order else ["simultaneous", "alternating"]
     paths = {

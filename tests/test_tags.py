@@ -24,9 +24,11 @@ def remarks(source: str) -> str:
 
 
 def code_tags() -> dict[str, list[str]]:
-    """Tag -> the files of tinygan/ and examples/ that name it."""
+    """Tag -> the files of tinygan/ and examples/, and the test of the theory, that name it."""
     tags: dict[str, list[str]] = {}
-    for path in sorted([*(ROOT / "tinygan").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]):
+    folders = (ROOT / "tinygan", ROOT / "examples")
+    sources = [path for folder in folders for path in folder.rglob("*.py")]
+    for path in sorted([*sources, ROOT / "tests" / "test_theory.py"]):
         for tag in TAG.findall(remarks(path.read_text(encoding="utf-8"))):
             tags.setdefault(tag, []).append(str(path.relative_to(ROOT)))
     return tags

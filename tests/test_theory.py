@@ -51,7 +51,7 @@ def jsd(mu: float, s: float) -> float:
 
 
 def best_logit(x: np.ndarray, mu: float, s: float) -> np.ndarray:
-    """log p/q: for s = 1 the straight line mu²/2 - mu x."""
+    """log p/q: for s = 1 the straight line mu²/2 - mu x [best.1]."""
     return -0.5 * x**2 + 0.5 * ((x - mu) / s) ** 2 + math.log(s)
 
 
@@ -150,7 +150,7 @@ def test_a_trained_D_approaches_the_log_density_ratio(mu, s):
 
 @each_pair
 def test_an_error_of_the_logit_costs_its_square(mu, s):
-    """max V - V(D) = ½ ∫ (p + q) D*(1 - D*) e², e being the error of D's logit."""
+    """max V - V(D) = ½ ∫ (p + q) D*(1 - D*) e², e being the error of D's logit: [best.2]."""
     best, wave = best_logit(X, mu, s), 0.1 * np.sin(3.0 * X)
     p, q = normal(X, 0.0, 1.0), normal(X, mu, s)
     lost = value(best, mu, s) - value(best + wave, mu, s)
@@ -195,7 +195,7 @@ def test_a_D_of_smoothed_labels_stays_below_its_label():
 
 @each_pair
 def test_least_squares_finds_the_same_probability(mu, s):
-    """D* = p/(p + q), and D's loss is the integral of pq/(p + q)."""
+    """D* = p/(p + q), and D's loss is the integral of pq/(p + q): [best.3]."""
     game = train_D(make_game(mu, s, mlp(), "lsgan"), lr=0.02)
     p, q = normal(X, 0.0, 1.0), normal(X, mu, s)
     best, here = p / (p + q), bulk(mu, s)
@@ -207,7 +207,7 @@ def test_least_squares_finds_the_same_probability(mu, s):
 
 @pytest.mark.parametrize("mu", [1.0, 2.0])
 def test_hinge_finds_the_sign_and_the_overlap(mu):
-    """D* = sign(p - q); D's loss is twice the overlap of p and q: 2 ∫ min(p, q) = 4 Φ(-mu/2)."""
+    """D* = sign(p - q); its loss is twice the overlap, 2 ∫ min(p, q) = 4 Φ(-mu/2): [best.3]."""
     game = train_D(make_game(mu, 1.0, mlp(), "hinge"))
     far = X[bulk(mu, 1.0) & (np.abs(X - mu / 2.0) > 0.4)]
     np.testing.assert_allclose(D_at(game, far), np.sign(mu / 2.0 - far), atol=0.1)
@@ -218,7 +218,7 @@ def test_hinge_finds_the_sign_and_the_overlap(mu):
 
 @pytest.mark.parametrize("mu", [1.0, 2.0])
 def test_a_clipped_critic_measures_the_distance(mu):
-    """|W| <= 1 makes the slope 1, and E D(x) - E D(G(z)) = mu, the Wasserstein distance."""
+    """|W| <= 1: the slope is 1, and E D(x) - E D(G(z)) = mu, Wasserstein's distance: [best.3]."""
     game = make_game(mu, 1.0, Dense(1, 1, b=None), "wgan")
     train_D(game, 300, 0.1, after=lambda: clip_weights(game.D, 1.0))
     assert game.D.body.W.item() == pytest.approx(-1.0, abs=1e-12)
@@ -288,6 +288,7 @@ DESCENDED = {
 @pytest.mark.parametrize(("mu", "s"), [(1.0, 1.0), (2.0, 1.0), (0.0, 1.5), (-0.7, 0.8)])
 @pytest.mark.parametrize("name", DESCENDED)
 def test_G_descends_a_divergence_at_the_best_D(name, mu, s):
+    """With D at its best, G's gradient is that of a divergence: [best.4]."""
     F, h = DESCENDED[name], 1e-4
     by_s = (F(mu, s + h) - F(mu, s - h)) / (2.0 * h)
     by_mu = (F(mu + h, s) - F(mu - h, s)) / (2.0 * h)

@@ -42,7 +42,10 @@ def open_window(width: float, height: float) -> Window | None:
 
     try:
         figure = plt.figure(figsize=(width, height))
-    except ImportError:  # a backend was asked for by name that has no screen to show anything on
+    except (
+        ImportError,
+        RuntimeError,
+    ):  # a backend, asked for by name, without a screen
         return None
     if getattr(figure.canvas, "required_interactive_framework", None) is None:
         plt.close(figure)

@@ -111,7 +111,7 @@ class Options:
             packs = f" in packs of {self.preset.packing}" if self.preset.packing > 1 else ""
             raise DataError(
                 f"--batch-size {self.preset.batch_size}{packs} is larger than the data set "
-                f"({images} {self.preset.kind}): choose a smaller one"
+                f"({images} {self.preset.kind}): choose {images // self.preset.packing} or less"
             )
         return max(1, images // batch // self.preset.k)
 
