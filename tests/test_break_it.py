@@ -55,9 +55,13 @@ def test_a_case_is_detected_and_its_mend_is_not(gallery: ModuleType, name: str) 
     assert mended.warnings == []
 
 
+# Of mixed-batch two more: there D rejects the fakes in its own turn, and is not always right on x.
+SEEDS = [(name, seed) for name in NAMES for seed in (0, 1, 2)]
+SEEDS += [("mixed-batch", 4), ("mixed-batch", 10)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "seed"), SEEDS)
 def test_it_does_not_hang_on_the_seed(gallery: ModuleType, name: str, seed: int) -> None:
     case = gallery.CASES[name]
     *_, broken = gallery.play(case.broken, seed)

@@ -110,7 +110,8 @@ def two_opinions(r: Readings) -> bool:
     """D in G's turn believes the fakes that D in its own turn rejects: [monitor.8]."""
     if r.objective != "non-saturating":
         return False
-    return _right(r, 0.95) and math.exp(-r.now["g_loss"]) > r.now["d_fake"] + 0.1
+    rejects = r.now["acc_fake"] >= 0.9
+    return rejects and math.exp(-r.now["g_loss"]) > r.now["d_fake"] + 0.1
 
 
 SIGNS = (
