@@ -28,6 +28,7 @@ NOT_OPERATIONS = {
     "from_host",
     "to_host",
     "synchronise",
+    "expect_convolutions",
     "check",
     "philox",
     "empty",
