@@ -95,8 +95,8 @@ def ours(batch: int, seed: int, **options: Any) -> Prepared:
     after_imports = rss()
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     versions["tinygan"] = tinygan.__version__
-    step = Ours(batch, seed, **options).step
-    return Prepared(step, {"versions": versions, "blas": blas()}, after_imports)
+    about = {"versions": versions, "blas": blas()}  # before our own threads take OpenBLAS's place
+    return Prepared(Ours(batch, seed, **options).step, about, after_imports)
 
 
 # ---- the products alone --------------------------------------------------------------------------

@@ -42,11 +42,8 @@ def open_window(width: float, height: float) -> Window | None:
 
     try:
         figure = plt.figure(figsize=(width, height))
-    except (
-        ImportError,
-        RuntimeError,
-    ):  # a backend, asked for by name, without a screen
-        return None
+    except (ImportError, RuntimeError):
+        return None  # a backend was asked for by name that has no screen to show anything on
     if getattr(figure.canvas, "required_interactive_framework", None) is None:
         plt.close(figure)
         return None

@@ -109,9 +109,11 @@ class Options:
         batch = self.preset.samples_per_batch
         if batch > images:
             packs = f" in packs of {self.preset.packing}" if self.preset.packing > 1 else ""
+            fits = images // self.preset.packing
+            advice = f"choose {fits} or less" if fits else "choose a smaller --packing"
             raise DataError(
                 f"--batch-size {self.preset.batch_size}{packs} is larger than the data set "
-                f"({images} {self.preset.kind}): choose {images // self.preset.packing} or less"
+                f"({images} {self.preset.kind}): {advice}"
             )
         return max(1, images // batch // self.preset.k)
 
