@@ -188,7 +188,7 @@ def test_gradients_between_layers_take_turns_in_two_buffers():
     last = [net.backward(y, site) for y, site in zip(ys, sites, strict=True)]
     for (dy, dx), layer in zip(seen, 2 * layers[::-1], strict=True):
         assert np.shares_memory(dy, dx) is isinstance(layer, Through)
-    both = backend._workspaces["gradients that take turns"]
+    both = backend._workspaces["read once"]
     lent = {dx.ctypes.data for _, dx in seen if np.shares_memory(dx, both)}
     assert len(lent) == 2
     assert not np.shares_memory(*last)
@@ -251,6 +251,71 @@ def test_lent_gradients_are_those_of_fresh_memory():
         results.append((dx.copy(), net.gradients.copy()))
     for lent, fresh in zip(*results, strict=True):
         np.testing.assert_array_equal(lent, fresh)
+
+
+# ---- outputs that are lent -----------------------------------------------------------------------
+
+
+def outputs(layers, train=True):
+    """Where the outputs of a chain lie after one forward pass: [in the two buffers or not]."""
+    seen, backend = [], get_backend("numpy", "float64")
+
+    def spy(layer):
+        forward = layer.forward
+        layer.forward = lambda x, cache: seen.append(forward(x, cache)) or seen[-1]
+        return layer
+
+    net = Network(Sequential(*map(spy, layers)), (3,), backend)
+    net.forward(x_of(0), net.cache("x", train, Noise(0, backend, step=1)))
+    both = backend._workspaces.get("read once", np.empty(0))
+    return [np.shares_memory(y, both) for y in seen]
+
+
+def test_outputs_that_nobody_needs_are_lent():
+    """[vjp.7]: those that neither their maker nor their reader looks at again."""
+    layers = Dense(3, 4), BatchNorm(4), LeakyReLU(), Dropout(0.5), BatchNorm(4), Tanh(), Dense(4, 3)
+    #         to the norm  to LeakyReLU   to Dropout  to the norm   to Tanh  its own  the caller's
+    assert outputs(layers) == [True, False, True, True, True, False, False]
+
+
+def test_in_evaluation_and_beside_a_branch_nothing_is_lent():
+    layers = [Dense(3, 3), BatchNorm(3), Dropout(0.5), BatchNorm(3)]
+    assert not any(outputs(layers, train=False))
+    assert outputs([*layers, Residual(Dense(3, 3), BatchNorm(3)), Tanh()])[3:] == [
+        False,
+        False,
+        False,
+    ]
+
+
+def test_lent_outputs_leave_every_pass_as_it_is():
+    """With `check` every output has memory of its own; a second site's pass does not disturb."""
+    results = []
+    for check in (False, True):
+        net, noise = make()
+        site, other = (net.cache("x", noise=noise, check=check) for _ in range(2))
+        y = net.forward(x_of(0), site).copy()
+        net.forward(x_of(1), other)
+        dx = net.backward(np.ones_like(y), site)
+        results.append((y, dx.copy(), net.gradients.copy(), net.jvp(x_of(2), site)))
+    for lent, fresh in zip(*results, strict=True):
+        np.testing.assert_array_equal(lent, fresh)
+
+
+def test_a_layer_that_needs_more_than_it_says_goes_wrong():
+    """Negative control: the loan is real."""
+
+    class Forgets(LeakyReLU):
+        def needs(self, cache):
+            return ""
+
+    results = []
+    for kind in (LeakyReLU, Forgets):
+        body = Sequential(Dense(3, 4), kind(), BatchNorm(4), Dense(4, 4))
+        net = Network(body, (3,), get_backend("numpy", "float64"))
+        site = net.cache("x")
+        results.append(net.backward(net.forward(x_of(0), site), site).copy())
+    assert not np.allclose(*results)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 2, 0, 3), (3, 0, 1, 2)])

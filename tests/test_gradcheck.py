@@ -208,6 +208,21 @@ class ReusesALoan(Tanh):
         return self.times_df(dy, y.copy(), cache, out=y)
 
 
+class SaysItNeedsNothing(Tanh):
+    def needs(self, cache):
+        return ""
+
+
+class HandsOnX(Dropout):
+    """Keeps all, so that its output is its input, which it says it does not need."""
+
+    def __init__(self):
+        super().__init__(keep=1.0)
+
+    def needs(self, cache):
+        return ""
+
+
 class WritesIntoX(LeakyReLU):
     def forward(self, x, cache):
         y = super().forward(x, cache)
@@ -368,6 +383,12 @@ PLANTED = [
     (StaleCache(3, 2), (3,), r"backward: W: relative error"),
     (KeepsInItself(3, 2), (3,), r"interleaved: backward: W: relative error"),
     (ReusesALoan(), (3,), r"jvp: ty|repeated after one forward"),
+    (
+        SaysItNeedsNothing(),
+        (3,),
+        r"needs\(\) says '', .* overwritten: backward: dx: relative error inf",
+    ),
+    (HandsOnX(), (3,), r"needs\(\) says '', .* overwritten: forward: y: relative error inf"),
     (WritesIntoX(), (3,), r"forward writes to x"),
     (WritesIntoDy(), (3,), r"backward writes to dy"),
     (NoSecondDerivative(), (3,), r"jvp_backward: dx: relative error"),

@@ -374,6 +374,9 @@ class WholeImageRepeated(UpSample):
 class EveryTieTakes(MaxPool2D):
     """Of equal entries each takes the whole gradient."""
 
+    def needs(self, cache):
+        return "xy"
+
     def forward(self, x, cache):
         y = super().forward(x, cache)
         cache.keep("x", x)

@@ -144,6 +144,7 @@ def check_layer(
       and every parameter; <u, J t> = <Jᵀu, t>; at a tie, jvp is one of the possible derivatives
     - every pass repeats itself, other call sites do not disturb it, and a used one is like new
     - gradients are added, `param_grads` and `input_grad` only leave things out
+    - what `needs` does not name may be overwritten after forward, in training
     - dtype and shape are kept; arguments, parameters and running statistics are not written to
 
     `train` lists the modes to try. A pass not in `passes` must refuse by a TypeError or a
@@ -277,6 +278,8 @@ class _Battery:
             rule()
         for rule in (self.is_adjoint, self.adds, self.repeats, self.is_isolated, self.keeps_dtype):
             rule()
+        if self.train:
+            self.needs_what_it_says()
         if not isinstance(self.layer, Sequential):  # chains of kinks may take any derivative
             self.chooses_at_ties()
 
@@ -528,6 +531,22 @@ class _Battery:
         except RuntimeError as error:
             raise GradientError(f"{self.who}: Cache(check=True): {error}") from error
         self.net.update_statistics(site)
+
+    def needs_what_it_says(self) -> None:
+        """What the layer does not need of a forward pass may be lost before the others: [vjp.7]."""
+        net, site = self.net, self.site()
+        want = self.ask(self.site(), self.x)
+        x, needs = net.backend.from_host(self.x), net.body.needs(site)
+        if self.condition is not None:
+            site.condition = net.backend.from_host(self.condition)
+        y = net.forward(x, site)
+        rule = f"needs() says {needs!r}, the rest of x and y was overwritten"
+        if "x" not in needs:
+            x.fill(float("nan"))
+            self.same(rule, {"forward: y": self.host(net, y)}, want)
+        if "y" not in needs:
+            y.fill(float("nan"))
+        self.same(rule, self.ask(site), want)
 
     def is_isolated(self) -> None:
         """Another call site, other noise or another layer's scratch do not disturb this one."""

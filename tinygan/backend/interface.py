@@ -35,7 +35,7 @@ class Shared:
 
 
 class Turns:
-    """Two buffers that take turns: a gradient on its way down is read once, by the next layer."""
+    """Two buffers that take turns: for what is read once, by the next layer [vjp.6], [vjp.7]."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -45,7 +45,7 @@ class Turns:
         """Memory that the last `take` did not give, the axes in this order, slowest first."""
         size = math.prod(shape)
         self._size, self._turn = max(self._size, size), 1 - self._turn
-        both = self._backend.workspace("gradients that take turns", (2, self._size))
+        both = self._backend.workspace("read once", (2, self._size))
         memory = both[self._turn, :size].reshape([shape[axis] for axis in order])
         return memory.transpose([order.index(axis) for axis in range(len(shape))])
 

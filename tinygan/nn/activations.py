@@ -17,6 +17,9 @@ class LeakyReLU(Layer):
         super().__init__()
         self.slope = slope
 
+    def needs(self, cache: Cache) -> str:
+        return "x"
+
     def forward(self, x: Array, cache: Cache) -> Array:
         cache.keep("x", x)  # [act.4] and, at slope 0, ReLU  [act.5]
         return cache.backend.leaky(x, self.slope, out=cache.like("y", x))
@@ -68,6 +71,9 @@ class Smooth(Layer):
     def d2f(self, y: Array, cache: Cache) -> Array:
         """f''(x)"""
         raise NotImplementedError
+
+    def needs(self, cache: Cache) -> str:
+        return "y"
 
     def forward(self, x: Array, cache: Cache) -> Array:
         y = self.f(x, cache, out=cache.like("y", x))

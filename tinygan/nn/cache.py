@@ -38,9 +38,10 @@ class Cache:
         self._buffers: dict[tuple[Any, ...], Array] = {}  # (name, shape, dtype, ...) -> buffer
         self._kept: dict[str, Any] = {}
         self._copies: dict[str, Any] = {}
-        # Whether "dx" here goes to the layer before and to nobody else: it is then lent from two
-        # buffers of the backend, for all layers and call sites [vjp.6].
-        self.passes_on = False
+        # Whether "dx" here goes to the layer before, and "y" to the next one, and to nobody else:
+        # they are then lent from two buffers of the backend, for all layers and call sites
+        # [vjp.6], [vjp.7].
+        self.passes_on = self.lends = False
 
     @property
     def whole(self) -> bool:
@@ -119,7 +120,8 @@ class Cache:
         return buffer
 
     def _is_lent(self, name: str) -> bool:
-        return self.passes_on and name == "dx" and not self.check
+        lent = (self.passes_on and name == "dx") or (self.lends and name == "y")
+        return lent and not self.check
 
     def _reusable(self, key: tuple[Any, ...]) -> Array | None:
         """The buffer of this key, or None where a fresh one is due; then an old one is poisoned."""

@@ -126,10 +126,17 @@ class Conv2D(Layer):
 
     # ---- the four passes -----------------------------------------------------------------------
 
+    def _keeps(self, cache: Cache) -> bool:
+        """Whether X is kept for backward, and not x to make it of."""
+        return cache.train and self._plan(cache).keeps
+
+    def needs(self, cache: Cache) -> str:
+        return "" if self._keeps(cache) else "x"
+
     def forward(self, x: Array, cache: Cache) -> Array:
-        keeps = cache.train and self._plan(cache).keeps
+        keeps = self._keeps(cache)
         X, W = self._lift(x, cache, "X", keeps), self._weight(cache)
-        cache.keep("x", x)
+        cache.keep("x", None if keeps else x)
         cache.keep("X", X if keeps else None)
         y = self._apply(X, W, cache, out=self._images("y", len(x), cache))
         if self.bias:

@@ -31,6 +31,9 @@ class Dense(Layer):
         self.expect(shape == (self.n_in,), f"(N, {self.n_in})", shape)
         return (self.n_out,)
 
+    def needs(self, cache: Cache) -> str:
+        return "x"
+
     def forward(self, x: Array, cache: Cache) -> Array:
         cache.keep("x", x)
         y = cache.new("y", (len(x), self.n_out))

@@ -27,6 +27,9 @@ class Dropout(Layer):
     def _is_identity(self, cache: Cache) -> bool:
         return not cache.train or self.q == 256
 
+    def needs(self, cache: Cache) -> str:
+        return "xy" if self._is_identity(cache) else ""
+
     def forward(self, x: Array, cache: Cache) -> Array:
         if self._is_identity(cache):
             return x

@@ -65,6 +65,14 @@ class Layer:
         self.parameters: dict[str, tuple[Shape, Initialiser]] = {}
         self.statistics: dict[str, tuple[Shape, float]] = {}
 
+    def needs(self, cache: Cache) -> str:
+        """What the other passes read of a forward pass in training: "x", "y", "xy" or nothing.
+
+        Or what forward hands on: where y is a view of x, both are needed. Beside them there is
+        what a layer itself has made and kept. Between layers, what nobody needs is lent [vjp.7].
+        """
+        return "xy"
+
     def children(self) -> list[tuple[str, Layer]]:
         """Layers inside this one, by the key of their place."""
         return []

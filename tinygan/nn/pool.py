@@ -39,6 +39,9 @@ class MaxPool2D(Layer):
             self.expect(False, str(error), shape)
         return (*self.geometry.output, c)
 
+    def needs(self, cache: Cache) -> str:
+        return ""
+
     def forward(self, x: Array, cache: Cache) -> Array:
         y = cache.images("y", (len(x), *self.geometry.output, x.shape[3]))
         winner = cache.like("winner", y)
@@ -110,6 +113,9 @@ class UpSample(Layer):
         for place in self.places[1:]:
             xp.add(dx, dy[place], out=dx)  # [up.2]
         return dx
+
+    def needs(self, cache: Cache) -> str:
+        return ""
 
     def forward(self, x: Array, cache: Cache) -> Array:
         return self._repeat(x, cache, "y")

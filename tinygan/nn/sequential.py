@@ -41,8 +41,16 @@ class Sequential(Layer):
 
     def forward(self, x: Array, cache: Cache) -> Array:
         for i, layer in enumerate(self.layers):
+            cache[i].lends = cache.whole and cache.train and not self._is_needed_behind(i, cache)
             x = layer.forward(x, cache[i])
         return x
+
+    def _is_needed_behind(self, i: int, cache: Cache) -> bool:
+        """Whether somebody reads the output of layer i when the next layer has made its own."""
+        if i + 1 == len(self.layers):
+            return True
+        made, read = self.layers[i].needs(cache[i]), self.layers[i + 1].needs(cache[i + 1])
+        return "y" in made or "x" in read
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
