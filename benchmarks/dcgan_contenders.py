@@ -246,14 +246,16 @@ def check(
         b = Theirs(batch, seed, rival == "channels_last", dropout, dtype)
     factors: list[np.ndarray] = []
     backend = a.game.D.backend
-    make_factor = backend.dropout_factor
+    drop = backend.dropout
 
-    def recorded(words: Any, q: int, out: Any) -> Any:
-        make_factor(words, q, out)
-        mirror = mirrored(out, (1, 2)).transpose(0, 3, 1, 2)
-        factors.append(np.ascontiguousarray(mirror))
+    def recorded(x: Any, words: Any, q: int, factor: Any, out: Any) -> Any:
+        drop(x, words, q, factor, out)
+        mirror = np.ascontiguousarray(mirrored(factor, (1, 2)).transpose(0, 3, 1, 2))
+        # Ours asks D once, fakes first; theirs twice: every layer about x, then about the fakes.
+        factors.insert(len(factors) // 2, mirror[batch:])
+        factors.append(mirror[:batch])
         return out
 
-    backend.dropout_factor = recorded  # type: ignore[method-assign]
+    backend.dropout = recorded  # type: ignore[method-assign]
     b.use_factors(factors)
     return differences(a, b, steps)

@@ -66,7 +66,13 @@ class Ours:
             images(seed), batch, noise, recipe.value_range, recipe.k, recipe.replacement
         )
         self.game = Game(
-            G, D, objective, lambda: noise.normal("z", (batch, recipe.latent)), sample, noise
+            G,
+            D,
+            objective,
+            lambda: noise.normal("z", (batch, recipe.latent)),
+            sample,
+            noise,
+            combined=recipe.combined,
         )
         self.play, self.k = ORDERS[recipe.order], recipe.k
         self.moves = place.capture(self._moves) if captured else self._moves

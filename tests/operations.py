@@ -167,6 +167,14 @@ def _dropout(b: Backend, words: Any, like: Any) -> tuple[Any, ...]:
     return tuple(b.dropout_factor(words, q, out=_out(b, like)) for q in (1, 128, 205, 256))
 
 
+def _whole_dropout(b: Backend, x: Any, words: Any) -> tuple[Any, ...]:
+    results = []
+    for q in (1, 205, 256):
+        factor, out = _out(b, x), _out(b, x)
+        results += [b.dropout(x, words, q, factor, out=out), factor]
+    return tuple(results)
+
+
 def _dropout_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
     return v.rng.integers(0, 1 << 32, (n * m + 3) // 4, np.uint32), v(n, m)
 
@@ -181,7 +189,7 @@ def _gather_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
     return images, v.rng.integers(0, n, 7, np.int64)
 
 
-def _convolution(b: Backend, x: Any, w: Any, y: Any, numbers: Any) -> tuple[Any, ...]:
+def _convolution(b: Backend, x: Any, w: Any, bias: Any, y: Any, numbers: Any) -> tuple[Any, ...]:
     sh, sw, top, left = (int(number) for number in b.to_host(numbers))
     sizes = tuple(tuple(map(int, a.shape[i : i + 2])) for a, i in ((x, 1), (w, 0), (y, 1)))
     geometry = Geometry(sizes[0], sizes[1], (sh, sw), (top, left), sizes[2])
@@ -190,6 +198,8 @@ def _convolution(b: Backend, x: Any, w: Any, y: Any, numbers: Any) -> tuple[Any,
     Y = plan.lift_output(y, cache, "Y")
     return (
         plan.output(X, W, b.empty_images(y.shape)),
+        plan.output(X, W, b.empty_images(y.shape), bias),
+        plan.add_bias(Y, y, b.zeros(bias.shape)),
         plan.input(Y, W, b.empty_images(x.shape)),
         plan.add_weight(X, Y, b.zeros(w.shape)),
     )
@@ -205,7 +215,8 @@ def _convolution_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
     )
     batch, c_in, c_out = n % 5 + 1, m, n % 7 + 1
     numbers = np.array([*stride, top, left])
-    return v(batch, *size, c_in), v(*kernel, c_in, c_out), v(batch, *output, c_out), numbers
+    images = v(batch, *size, c_in), v(*kernel, c_in, c_out), v(c_out), v(batch, *output, c_out)
+    return *images, numbers
 
 
 def _pool(b: Backend, x: Any, dy: Any, numbers: Any) -> tuple[Any, ...]:
@@ -218,7 +229,7 @@ def _pool(b: Backend, x: Any, dy: Any, numbers: Any) -> tuple[Any, ...]:
 
 
 def _pool_draw(v: Values, n: int, m: int) -> tuple[Any, ...]:
-    x, w, y, (sh, sw, top, left) = _convolution_draw(v, n, m)
+    x, w, _, y, (sh, sw, top, left) = _convolution_draw(v, n, m)
     numbers = np.array([*w.shape[:2], sh, sw, top, left])
     return x, v(*y.shape[:3], x.shape[3]), numbers
 
@@ -231,9 +242,9 @@ def _windows(b: Backend, x: Any) -> tuple[Any, ...]:
     return window(0, len(x)), window(half, len(x) - half), window(len(x) - 1, 1)
 
 
-def _products(_: Any, x: Any, w: Any, y: Any, numbers: Any) -> float:
+def _products(_: Any, x: Any, w: Any, bias: Any, y: Any, numbers: Any) -> float:
     """The size of a sum of as many products as the longest sum here has."""
-    largest = [float(np.abs(a).max()) for a in (x, w, y)]
+    largest = [max(1.0, float(np.abs(a).max())) for a in (x, w, y)]
     return max(w.size, y.size) ** 0.5 * max(a * b for a, b in combinations(largest, 2))
 
 
@@ -291,6 +302,8 @@ OPERATIONS = {
     "normals": Operation(lambda v, n, m: (_words(v, n * m + n * m % 2), v(n, m)), _normals),
     "integers": Operation(lambda v, n, m: (_words(v, n * m),), _integers, exact=True),
     "dropout_factor": Operation(_dropout_draw, _dropout, exact=True),
+    "dropout": Operation(lambda *a: _dropout_draw(*a)[::-1], _whole_dropout, exact=True),
+    "copy": _elementwise("copy", 1),
     "window": Operation(lambda v, n, m: (v.rng.integers(0, 9, n * m, np.int64),), _windows, True),
     "gather_images": Operation(_gather_draw, _gather, exact=True),
 }

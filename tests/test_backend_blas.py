@@ -122,4 +122,31 @@ def test_a_product_that_openblas_shares_out_is_not_cut(monkeypatch, threads, cut
     monkeypatch.setattr(backend, "_unpacked", 1_000_000)
     monkeypatch.setattr(numpy_backend, "thread_count", lambda: threads)
     W = np.ones((512, 1024), np.float32)
-    assert (backend._widest(64, 512, W) < 1024) == cut
+    assert (backend._piece(64, 512, W) != (64, 1024)) == cut
+
+
+@pytest.mark.parametrize("lead", [(), (3,)])
+@pytest.mark.parametrize("transposed", ["neither", "a", "b", "out"])
+@pytest.mark.parametrize(
+    ("m", "k", "n", "piece"),
+    [(64, 16, 256, (16, 64)), (256, 16, 64, (16, 64)), (32, 9, 48, (16, 48)), (24, 5, 7, (7, 24))],
+)
+def test_a_product_in_pieces_is_the_product(monkeypatch, lead, transposed, m, k, n, piece):
+    monkeypatch.setattr(numpy_backend, "thread_count", lambda: 1)
+    backend, rng = NumpyBackend("float64"), np.random.default_rng(0)
+    monkeypatch.setattr(backend, "_unpacked", 1_000_000)
+
+    def draw(name, *shape):
+        flip = name == transposed
+        array = rng.standard_normal((*lead, *(shape[::-1] if flip else shape)))
+        return array.swapaxes(-1, -2) if flip else array
+
+    a, b, out = draw("a", m, k), draw("b", k, n), draw("out", m, n)
+    backend._in_pieces(a, b, out)
+    np.testing.assert_allclose(out, a @ b, rtol=0, atol=1e-13)
+    if transposed in ("a", "b"):  # the one that is b when the longer side of `out` lies crosswise
+        crosswise = a.swapaxes(-1, -2) if m > n else b
+        lies = crosswise.strides[-1] != crosswise.itemsize
+        assert backend._piece(min(m, n), k, crosswise) == (
+            piece if lies else (min(m, n), max(m, n))
+        )

@@ -662,8 +662,8 @@ class FlippedKernel(DirectConvolution):
 
 
 class FlippedForward(DirectConvolution):
-    def output(self, X, W, out):
-        return super().output(X, np.ascontiguousarray(W[::-1, ::-1]), out)
+    def output(self, X, W, out, b=None):
+        return super().output(X, np.ascontiguousarray(W[::-1, ::-1]), out, b)
 
 
 class PadsOneMore(DirectConvolution):
@@ -675,8 +675,8 @@ class PadsOneMore(DirectConvolution):
 
 
 class PadsForwardOnly(DirectConvolution):
-    def output(self, X, W, out):
-        return PadsOneMore(self.backend, self.geometry, self.c_in, self.c_out).output(X, W, out)
+    def output(self, X, W, out, b=None):
+        return PadsOneMore(self.backend, self.geometry, self.c_in, self.c_out).output(X, W, out, b)
 
 
 class LosesTheRemainder(DirectConvolution):

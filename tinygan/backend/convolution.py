@@ -34,7 +34,7 @@ class Buffers(Protocol):
 
 
 class Convolution(Protocol):
-    """The six verbs. x (N, H, W, c_in), w (kh, kw, c_in, c_out), y (N, P, Q, c_out): [conv.1].
+    """The verbs. x (N, H, W, c_in), w (kh, kw, c_in, c_out), y (N, P, Q, c_out): [conv.1].
 
     A lifted array is whatever form the algorithm computes in. It may be the array itself, and is
     good as long as that and its buffer are.
@@ -48,14 +48,17 @@ class Convolution(Protocol):
 
     def lift_output(self, y: Array, memory: Buffers, name: str) -> Array: ...
 
-    def output(self, X: Array, W: Array, out: Array) -> Array:
-        """out (N, P, Q, c_out) = dT/dy, the convolution of x with w"""
+    def output(self, X: Array, W: Array, out: Array, b: Array | None = None) -> Array:
+        """out (N, P, Q, c_out) = dT/dy + b, the convolution of x with w; b (c_out,), if any"""
 
     def input(self, Y: Array, W: Array, out: Array) -> Array:
         """out (N, H, W, c_in) = dT/dx, the adjoint: the transposed convolution of y with w"""
 
     def add_weight(self, X: Array, Y: Array, out: Array) -> Array:
         """out (kh, kw, c_in, c_out) += dT/dw"""
+
+    def add_bias(self, Y: Array, y: Array, out: Array) -> Array:
+        """out (c_out,) += the sums over n, p and q of y, whose lifted form is Y"""
 
 
 class DirectConvolution:
@@ -97,14 +100,17 @@ class DirectConvolution:
 
     # ---- the three derivatives -----------------------------------------------------------------
 
-    def output(self, X: Array, W: Array, out: Array) -> Array:
-        patches = self._rows(self._patches(X))
-        self.backend.matmul(patches, W.reshape(self.patch, self.c_out), out=self._rows(out))
+    def output(self, X: Array, W: Array, out: Array, b: Array | None = None) -> Array:
+        patches, w, rows = self._rows(self._patches(X)), self._matrix(W), self._rows(out)
+        if b is None:
+            self.backend.matmul(patches, w, out=rows)
+        else:
+            self.backend.affine(patches, w, b, out=rows)
         return out  # [conv.4]
 
     def input(self, Y: Array, W: Array, out: Array) -> Array:
         patches = self._scratch("patches", len(Y), self.geometry.output, self.patch)
-        rows, w = self._rows(patches), W.reshape(self.patch, self.c_out)
+        rows, w = self._rows(patches), self._matrix(W)
         if self.by_channel:
             self.backend.matmul(w, self._rows(Y).T, out=rows.T)
         else:
@@ -112,9 +118,12 @@ class DirectConvolution:
         return self._put_back(patches, out)  # [conv.6]
 
     def add_weight(self, X: Array, Y: Array, out: Array) -> Array:
-        patches, dw = self._rows(self._patches(X)), out.reshape(self.patch, self.c_out)
-        self.backend.matmul_add(patches.T, self._rows(Y), out=dw)  # [conv.5]
+        patches = self._rows(self._patches(X))
+        self.backend.matmul_add(patches.T, self._rows(Y), out=self._matrix(out))  # [conv.5]
         return out
+
+    def add_bias(self, Y: Array, y: Array, out: Array) -> Array:
+        return self.backend.add_column_sums(self.backend.rows(y), out=out)
 
     # ---- patches -------------------------------------------------------------------------------
 
@@ -154,6 +163,10 @@ class DirectConvolution:
             yield (..., part), (slice(None), *place)
 
     # ---- memory --------------------------------------------------------------------------------
+
+    def _matrix(self, w: Array) -> Array:
+        """(kh, kw, c_in, c_out) as (patch, c_out)"""
+        return w.reshape(self.patch, self.c_out)
 
     def _rows(self, x: Array) -> Array:
         """(N, h, w, c) as a matrix, the rows in the memory order of images."""

@@ -62,10 +62,12 @@ class LoweredConvolution:
 
     # ---- the three derivatives -----------------------------------------------------------------
 
-    def output(self, X: Array, W: Array, out: Array) -> Array:
+    def output(self, X: Array, W: Array, out: Array, b: Array | None = None) -> Array:
         w = W.reshape(self.patch, self.c_out)
         for part in self._parts(len(X)):
             self.backend.matmul(self._im2col(X[part]), w, out=self._rows(out[part]))
+        if b is not None:
+            out += b
         return out  # [conv.4]
 
     def input(self, Y: Array, W: Array, out: Array) -> Array:
@@ -81,6 +83,9 @@ class LoweredConvolution:
         for part in self._parts(len(X)):
             self.backend.matmul_add(self._im2col(X[part]).T, self._rows(Y[part]), out=dw)
         return out  # [conv.5]
+
+    def add_bias(self, Y: Array, y: Array, out: Array) -> Array:
+        return self.backend.add_column_sums(self.backend.rows(y), out=out)
 
     # ---- patches -------------------------------------------------------------------------------
 

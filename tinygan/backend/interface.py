@@ -286,6 +286,11 @@ class Backend:
 
     # ---- activations -------------------------------------------------------------------------
 
+    def copy(self, a: Array, out: Array) -> Array:
+        """out = a, for arrays of one shape that may lie in memory in other orders"""
+        out[...] = a
+        return out
+
     def multiply(self, a: Array, b: Array, out: Array) -> Array:
         """out = a ⊙ b, for arrays of one shape"""
         return self.xp.multiply(a, b, out=out)
@@ -491,6 +496,10 @@ class Backend:
         """out = 256/q where the i-th byte of `words` is below q, else 0: [dropout.3]."""
         bits = words.view(self.xp.uint8)[: out.size].reshape(out.shape)
         return self.xp.multiply(bits < q, 256.0 / q, out=out)
+
+    def dropout(self, x: Array, words: Array, q: int, factor: Array, out: Array) -> Array:
+        """factor = dropout_factor(words, q), out = x ⊙ factor: [dropout.1]"""
+        return self.multiply(x, self.dropout_factor(words, q, out=factor), out=out)
 
     def gather_images(
         self, images: Array, index: Array, scale: float, shift: float, out: Array

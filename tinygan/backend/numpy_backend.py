@@ -22,14 +22,16 @@ from tinygan.backend.row_convolution import RowConvolution
 from tinygan.backend.spectral import Lifted, SpectralConvolution, spectral_is_faster
 from tinygan.backend.team import form_team, the_team
 
-# Elements per block of an optimiser's update: the five arrays' blocks stay in a core's L2 cache.
-BLOCK = 1 << 15
+# Elements per block of an optimiser's update: its arrays stay in cache from one pass to the next,
+# and the threads seldom meet at the interpreter's lock, which they need between two passes.
+BLOCK = 1 << 17
 # From here on waking the team (15 µs) pays: multiplications of a product, numbers of an array.
 PRODUCT, ARRAY = 1 << 21, 1 << 16
 # Where OpenBLAS has products without packing (`blas.unpacked`), a piece has at most TRANSPOSED
-# results if b lies transposed; pieces narrower than NARROW are not worth it. Elsewhere a sum of
-# fewer than SHORT products is written in pieces of STRIP columns, which stay in a core's cache.
-TRANSPOSED, NARROW, SHORT, STRIP = 1200, 8, 32, 256
+# results if b lies transposed, best WIDE columns of them; pieces narrower than NARROW are not worth
+# it. Elsewhere a sum of fewer than SHORT products is written in pieces of STRIP columns, which stay
+# in a core's cache.
+TRANSPOSED, WIDE, NARROW, SHORT, STRIP = 1200, 64, 8, 32, 256
 LINE = 64  # bytes of a line of cache
 
 
@@ -132,18 +134,20 @@ class NumpyBackend(Backend):
 
     # ---- products --------------------------------------------------------------------------------
 
-    def _product(self, a: Array, b: Array, out: Array, product: Callable[..., Any]) -> Array:
-        """product(a, b, out), shared along the longer side of `out`."""
+    def _product(
+        self, a: Array, b: Array, out: Array, product: Callable[..., Any], *more: Array
+    ) -> Array:
+        """product(a, b, out, *more), shared along the longer side of `out`; `more` lie like it."""
         (m, n), large = out.shape, out.size * a.shape[1] >= PRODUCT
         if not large or the_team().size == 1:
-            product(a, b, out)
+            product(a, b, out, *more)
             return out
 
         def columns(j: slice) -> None:
-            product(a, b[:, j], out[:, j])
+            product(a, b[:, j], out[:, j], *(each[:, j] for each in more))
 
         def rows(i: slice) -> None:
-            product(a[i], b, out[i])
+            product(a[i], b, out[i], *(each[i] for each in more))
 
         self._share(max(m, n), columns if n >= m else rows, large, multiple=16)
         return out
@@ -152,28 +156,31 @@ class NumpyBackend(Backend):
     # raise the processor's flag "invalid", of which NumPy would warn; no result is touched.
     @np.errstate(invalid="ignore")
     def _in_pieces(self, a: Array, b: Array, out: Array) -> None:
-        """out = a b by np.matmul, the longer side of `out` in pieces of the width that is fast."""
-        (m, k), n = a.shape[-2:], b.shape[-1]
-        if m > n:
+        """out = a b by np.matmul, `out` in pieces of the size that is fast."""
+        if a.shape[-2] > b.shape[-1]:
             a, b, out = (x.swapaxes(-1, -2) for x in (b, a, out))
-            m, n = n, m
-        width, most = n, self._widest(m, k, b)
-        while width > most and width % 2 == 0:
-            width //= 2
-        if NARROW <= width <= most:
-            a = a[..., None, :, :]
-            b, out = (x.reshape(*x.shape[:-1], -1, width).swapaxes(-3, -2) for x in (b, out))
+        (m, k), n = a.shape[-2:], b.shape[-1]
+        rows, width = self._piece(m, k, b)
+        if (rows, width) != (m, n):
+            a = a.reshape(*a.shape[:-2], -1, rows, k)[..., None, :, :]
+            b = b.reshape(*b.shape[:-1], -1, width).swapaxes(-3, -2)[..., None, :, :, :]
+            out = out.reshape(*out.shape[:-2], m // rows, rows, -1, width).swapaxes(-3, -2)
         np.matmul(a, b, out=out)
 
-    def _widest(self, m: int, k: int, b: Array) -> int:
-        """The most columns of b (k, ...) by which m rows are multiplied fast."""
+    def _piece(self, m: int, k: int, b: Array) -> tuple[int, int]:
+        """The rows and columns of the pieces by which m rows are multiplied fast by b (k, n)."""
+        n = b.shape[-1]
         if thread_count() not in (1, None):  # OpenBLAS's own threads share a product as a whole
-            return int(b.shape[-1])
+            return m, n
         if not self._unpacked:
-            return STRIP if k < SHORT else int(b.shape[-1])
-        lies_transposed = b.strides[-1] != b.itemsize
-        most = self._unpacked // max(1, m * k)
-        return min(most, TRANSPOSED // max(1, m)) if lies_transposed else most
+            return m, _halved(n, STRIP) if k < SHORT else n
+        most, rows, width = self._unpacked // max(1, k), m, n
+        if b.strides[-1] != b.itemsize:
+            most = min(most, TRANSPOSED)
+            width = _halved(n, max(WIDE, most // max(1, m)))
+            rows = _halved(m, most // max(1, width))
+        width = _halved(width, most // max(1, rows))
+        return (rows, width) if width >= NARROW and rows * width <= most else (m, n)
 
     def _add_product(self, a: Array, b: Array, out: Array) -> None:
         if not self._gemm_add(a, b, out):
@@ -192,8 +199,11 @@ class NumpyBackend(Backend):
         return out
 
     def affine(self, x: Array, W: Array, b: Array, out: Array) -> Array:
-        out[...] = b
-        return self._product(x, W, out, self._add_product)
+        def product(x: Array, W: Array, out: Array, b: Array) -> None:
+            out[...] = b
+            self._add_product(x, W, out)
+
+        return self._product(x, W, out, product, np.broadcast_to(b, out.shape))
 
     def matmul_add(self, a: Array, b: Array, out: Array) -> Array:
         return self._product(a, b, out, self._add_product)
@@ -203,6 +213,11 @@ class NumpyBackend(Backend):
         ones = self._ones(len(x), x.dtype)
         return np.matmul(ones, x, out=out)  # a GEMV: three times faster than add.reduce
 
+    def add_column_sums(self, x: Array, out: Array) -> Array:
+        (total,) = self._sums(lambda rows: (self._summed(x[rows]),), x)
+        out += total
+        return out
+
     def _ones(self, n: int, dtype: Any) -> Array:
         ones = self._scratch.get(("ones", (n,), dtype))
         if ones is None:
@@ -211,21 +226,26 @@ class NumpyBackend(Backend):
 
     # ---- elementwise -----------------------------------------------------------------------------
 
+    def copy(self, a: Array, out: Array) -> Array:
+        self._elementwise(np.copyto, out, a)
+        return out
+
     def multiply(self, a: Array, b: Array, out: Array) -> Array:
         self._elementwise(np.multiply, a, b, out)
         return out
 
     def leaky_factor(self, x: Array, slope: float, out: Array) -> Array:
-        # The sign bit, spread over a word, chooses between the bit patterns of 1 and of the slope.
-        word, bits = (np.int32, 31) if x.dtype == np.float32 else (np.int64, 63)
-        one, low = np.array([1.0, slope], x.dtype).view(word)
+        self._elementwise(_leaky_factors(x.dtype, slope), x, out)
+        return out
 
-        def part(x: Array, pattern: Array) -> None:
-            np.right_shift(x, bits, out=pattern)
-            np.bitwise_and(pattern, one ^ low, out=pattern)
-            np.bitwise_xor(pattern, one, out=pattern)
+    def leaky_backward(self, dy: Array, x: Array, slope: float, out: Array) -> Array:
+        factors = _leaky_factors(x.dtype, slope)
 
-        self._elementwise(part, x.view(word), out.view(word))
+        def part(out: Array, x: Array, dy: Array) -> None:
+            factors(x, out)
+            np.multiply(dy, out, out=out)
+
+        self._elementwise(part, out, x, dy)
         return out
 
     def leaky(self, x: Array, slope: float, out: Array) -> Array:
@@ -241,19 +261,36 @@ class NumpyBackend(Backend):
         return out
 
     def dropout_factor(self, words: Array, q: int, out: Array) -> Array:
-        # Bytes become factors in two passes: one turns them into the memory order of `out`.
-        bits = words.view(np.uint8)[: out.size].reshape(out.shape)
-        key = ("dropout", out.shape, out.strides)
-        if key not in self._scratch:
-            self._scratch[key] = np.empty_like(out, np.bool_)
-        scale = out.dtype.type(256.0 / q)
-
-        def part(out: Array, bits: Array, kept: Array) -> None:
-            np.less(bits, q, out=kept)
-            np.multiply(kept, scale, out=out)
-
-        self._elementwise(part, out, bits, self._scratch[key])
+        self._elementwise(self._factors(q), out, *self._bits(words, out))
         return out
+
+    def dropout(self, x: Array, words: Array, q: int, factor: Array, out: Array) -> Array:
+        factors = self._factors(q)
+
+        def part(factor: Array, bits: Array, kept: Array, x: Array, out: Array) -> None:
+            factors(factor, bits, kept)
+            np.multiply(x, factor, out=out)
+
+        self._elementwise(part, factor, *self._bits(words, factor), x, out)
+        return out
+
+    def _bits(self, words: Array, factor: Array) -> tuple[Array, Array]:
+        """A byte for each factor, and memory for whether it is below q."""
+        key = ("dropout", factor.shape, factor.strides)
+        if key not in self._scratch:
+            self._scratch[key] = np.empty_like(factor, np.bool_)
+        return words.view(np.uint8)[: factor.size].reshape(factor.shape), self._scratch[key]
+
+    def _factors(self, q: int) -> Callable[[Array, Array, Array], None]:
+        """The function (factor, bits, kept) that makes the factors of dropout."""
+        scale = self.dtype.type(256.0 / q)
+
+        def make(factor: Array, bits: Array, kept: Array) -> None:
+            # In two passes: the first one turns the bytes into the memory order of `factor`.
+            np.less(bits, q, out=kept)
+            np.multiply(kept, scale, out=factor)
+
+        return make
 
     # ---- batch normalisation: x (rows, C) --------------------------------------------------------
 
@@ -370,3 +407,25 @@ class NumpyBackend(Backend):
                 update(*(a[block] for a in arrays), *rest)
 
         self._share(len(arrays[0]), part, len(arrays[0]) >= ARRAY)
+
+
+def _leaky_factors(dtype: Any, slope: float) -> Callable[[Array, Array], None]:
+    """The function (x, out) that does what `leaky_factor` says."""
+    # The sign bit, spread over a word, chooses between the bit patterns of 1 and of the slope.
+    word, bits = (np.int32, 31) if dtype == np.float32 else (np.int64, 63)
+    one, low = np.array([1.0, slope], dtype).view(word)
+
+    def factors(x: Array, out: Array) -> None:
+        pattern = out.view(word)
+        np.right_shift(x.view(word), bits, out=pattern)
+        np.bitwise_and(pattern, one ^ low, out=pattern)
+        np.bitwise_xor(pattern, one, out=pattern)
+
+    return factors
+
+
+def _halved(n: int, most: int) -> int:
+    """n, divided by two as long as it is even and more than `most`."""
+    while n > most and n % 2 == 0:
+        n //= 2
+    return n

@@ -50,14 +50,14 @@ class RowConvolution(DirectConvolution):
 
     # ---- the three derivatives -----------------------------------------------------------------
 
-    def output(self, X: Array, W: Array, out: Array) -> Array:
+    def output(self, X: Array, W: Array, out: Array, b: Array | None = None) -> Array:
         strips, y = self._lower(X), out.transpose(1, 2, 0, 3)
         first = self.rows[0][1]
-        whole = first.stop - first.start == len(y)
-        if not whole:
-            out.fill(0.0)
+        fills = b is None and first.stop - first.start == len(y)
+        if not fills:
+            out[...] = 0.0 if b is None else b
         for i, (a, ps) in enumerate(self.rows):
-            product = self.backend.matmul if whole and i == 0 else self.backend.matmul_add
+            product = self.backend.matmul if fills and i == 0 else self.backend.matmul_add
             w = W[a].reshape(self.strip, self.c_out)
             product(self._met(strips, a, ps), w, out=y[ps].reshape(-1, self.c_out))
         return out  # [conv.4]

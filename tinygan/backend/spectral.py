@@ -229,7 +229,7 @@ class Lifted:
 
 
 class SpectralConvolution:
-    """y = A[(G w)(B x)], dx = Bᵀ[(Aᵀ dy)(G w)ᵀ], dw = Gᵀ[(B x)ᵀ(Aᵀ dy)]: the six verbs.
+    """y = A[(G w)(B x)], dx = Bᵀ[(Aᵀ dy)(G w)ᵀ], dw = Gᵀ[(B x)ᵀ(Aᵀ dy)]: the verbs.
 
     Lifted arrays: x (R, N, K), w (R, K, c_out), y (R, N, c_out), where K = phases·c_in. At each of
     the R points stands one matrix product. Arrays of images lie in memory as (H, W, N, C), so that
@@ -245,7 +245,8 @@ class SpectralConvolution:
         self.A, self.B = (np.ascontiguousarray(m, backend.dtype) for m in (A, B))
         self.phases = [f._replace(G=np.ascontiguousarray(f.G, backend.dtype)) for f in phases]
         self.R, self.K = len(B), len(phases) * c_in
-        pairs = self.R - self.rings[0].length * self.rings[1].length  # of conjugates
+        self.torus = self.rings[0].length * self.rings[1].length  # its places
+        pairs = self.R - self.torus  # of conjugates
         self.first, self.second, self.third = (self.R - i * pairs for i in (3, 2, 1))
         self.blocks = self.rings[0].blocks, self.rings[1].blocks
         self.pixels = [phase.pixels for phase in phases]
@@ -287,10 +288,12 @@ class SpectralConvolution:
 
     # ---- the three derivatives of T ------------------------------------------------------------
 
-    def output(self, X: Array, W: Array, out: Array) -> Array:
-        """out (N, P, Q, c_out) = A[(G w)(B x)]: [spectral.5]."""
+    def output(self, X: Array, W: Array, out: Array, b: Array | None = None) -> Array:
+        """out (N, P, Q, c_out) = A[(G w)(B x)] + b: [spectral.5]."""
         Y = self._scratch("points", (self.R, len(out), self.c_out))
         self.backend.matmuls(X, W, out=Y)
+        if b is not None:
+            Y[0] += self.torus * b  # [spectral.8]
         return self._drop(self.A, Y, WHOLE, self.geometry.output, out)
 
     def input(self, Y: Array, W: Array, out: Array) -> Array:
@@ -318,6 +321,11 @@ class SpectralConvolution:
                 into += taps
 
         the_team().share_range(self.c_in, channels, self.piece)
+        return out
+
+    def add_bias(self, Y: Array, y: Array, out: Array) -> Array:
+        """out (c_out,) += L L' times the sums over n of (Aᵀ y)[0]: [spectral.8]."""
+        out += self.torus * self.backend.column_sums(Y[0], out=np.empty_like(out))
         return out
 
     # ---- places: images as matrices ------------------------------------------------------------

@@ -150,14 +150,16 @@ class Game:
             self.real_logits, self.fake_logits, self._losses
         )
         self.D.gradients.fill(0)
+        slopes = slopes and self._proportional
         if self.combined:
-            self.D.backward(self._joined("d", d_fake, d_real), self.D_of_both, input_grad=False)
+            d_both = self._joined("d", d_fake, d_real)
+            d_inputs = self.D.backward(d_both, self.D_of_both, input_grad=slopes)
+            d_fakes = d_inputs[: len(fakes)] if slopes else None
         else:
-            slopes = slopes and self._proportional
             self.D.backward(d_real, self.D_of_x, input_grad=False)
             d_fakes = self.D.backward(d_fake, self.D_of_fakes, input_grad=slopes)
-            # Copies: the penalty's passes and G's loss may write where these lie.
-            self._slopes = (self._copy("d", d_fake), self._copy("dx", d_fakes)) if slopes else None
+        # Copies: the penalty's passes and G's loss may write where these lie.
+        self._slopes = (self._copy("d", d_fake), self._copy("dx", d_fakes)) if slopes else None
         if self.penalty is not None:
             self._penalise(self.penalty)
 
@@ -190,7 +192,7 @@ class Game:
         logits = self.fake_logits if judged else self._judge_fakes(self.shown)
         self.g_loss, d_logits = self.objective.generator(logits, self._losses)
         d_fakes = self._rescaled(d_logits) if judged else None
-        if judged and self.combined:
+        if d_fakes is None and judged and self.combined:
             d_fakes = self._fakes_part(d_logits, fakes)
         elif d_fakes is None:
             d_fakes = self.D.backward(d_logits, self.D_of_fakes, param_grads=False)

@@ -115,14 +115,17 @@ class Conv2D(Layer):
     def _weight(self, cache: Cache) -> Array:
         return self._plan(cache).lift_weight(self.W, cache.backend.shared, "W")
 
-    def _apply(self, X: Array, W: Array, cache: Cache, out: Array) -> Array:
-        return self._plan(cache).output(X, W, out)  # y = x * w  [conv.4]
+    def _apply(self, X: Array, W: Array, cache: Cache, out: Array, b: Array | None = None) -> Array:
+        return self._plan(cache).output(X, W, out, b)  # y = x * w + b  [conv.4]
 
     def _apply_back(self, DY: Array, W: Array, cache: Cache, out: Array) -> Array:
         return self._plan(cache).input(DY, W, out)  # dx: each pixel gets back  [conv.6]
 
     def _add_weight(self, X: Array, DY: Array, cache: Cache) -> None:
         self._plan(cache).add_weight(X, DY, self.dW)  # dW += what x and dy meet in  [conv.5]
+
+    def _add_bias(self, DY: Array, dy: Array, cache: Cache) -> None:
+        self._plan(cache).add_bias(DY, dy, self.db)  # db += sums over n, p and q
 
     # ---- the four passes -----------------------------------------------------------------------
 
@@ -138,10 +141,8 @@ class Conv2D(Layer):
         X, W = self._lift(x, cache, "X", keeps), self._weight(cache)
         cache.keep("x", None if keeps else x)
         cache.keep("X", X if keeps else None)
-        y = self._apply(X, W, cache, out=self._images("y", len(x), cache))
-        if self.bias:
-            y += self.b
-        return y
+        y = self._images("y", len(x), cache)
+        return self._apply(X, W, cache, out=y, b=self.b if self.bias else None)
 
     def _lifted(self, cache: Cache) -> Array:
         """X of the last forward: kept, or made anew of x."""
@@ -160,8 +161,8 @@ class Conv2D(Layer):
         DY = self._lift_back(dy, cache, "DY")
         if param_grads:
             self._add_weight(self._lifted(cache), DY, cache)
-            if self.bias:  # db += sums over n, p and q
-                cache.backend.add_column_sums(cache.backend.rows(dy), out=self.db)
+            if self.bias:
+                self._add_bias(DY, dy, cache)
         if not input_grad:
             return None
         dx = self._input_images("dx", len(dy), cache)
@@ -217,7 +218,7 @@ class ConvTranspose2D(Conv2D):
         self._define(c_in, c_out, kernel, stride, padding, output_padding)
         self._own((*self.kernel, c_out, c_in), W, b)
 
-    # The same six verbs with input and output exchanged  [convt.1]
+    # The same verbs with input and output exchanged  [convt.1]
 
     def _geometry_of(self, size: Pair) -> Geometry:
         return transposed_geometry(
@@ -240,11 +241,17 @@ class ConvTranspose2D(Conv2D):
     def _lift_back(self, dy: Array, cache: Cache, name: str) -> Array:
         return self._plan(cache).lift_input(dy, cache.backend.shared, name)
 
-    def _apply(self, X: Array, W: Array, cache: Cache, out: Array) -> Array:
-        return self._plan(cache).input(X, W, out)  # [convt.2]
+    def _apply(self, X: Array, W: Array, cache: Cache, out: Array, b: Array | None = None) -> Array:
+        y = self._plan(cache).input(X, W, out)  # [convt.2]
+        if b is not None:
+            y += b
+        return y
 
     def _apply_back(self, DY: Array, W: Array, cache: Cache, out: Array) -> Array:
         return self._plan(cache).output(DY, W, out)  # dx is a convolution of dy  [convt.4]
 
     def _add_weight(self, X: Array, DY: Array, cache: Cache) -> None:
         self._plan(cache).add_weight(DY, X, self.dW)  # [convt.5]
+
+    def _add_bias(self, DY: Array, dy: Array, cache: Cache) -> None:
+        cache.backend.add_column_sums(cache.backend.rows(dy), out=self.db)

@@ -34,9 +34,10 @@ class Dropout(Layer):
         if self._is_identity(cache):
             return x
         words = cache.noise.words(f"{cache.path}/mask", (x.size + 3) // 4)
-        factor = cache.backend.dropout_factor(words, self.q, out=cache.like("factor", x))
+        factor, y = cache.like("factor", x), cache.like("y", x)
+        cache.backend.dropout(x, words, self.q, factor, out=y)  # [dropout.1]
         cache.keep("factor", factor)
-        return cache.backend.multiply(x, factor, out=cache.like("y", x))  # [dropout.1]
+        return y
 
     def _times_factor(self, a: Array, cache: Cache, name: str) -> Array:
         if self._is_identity(cache):

@@ -37,9 +37,7 @@ class Reshape(Layer):
         dx = _reshaped(dy, x.shape, cache, name)
         if x.flags.c_contiguous:
             return dx
-        out = cache.like(name, x)
-        out[...] = dx
-        return out
+        return cache.backend.copy(dx, out=cache.like(name, x))
 
     def jvp(self, t: Array, cache: Cache) -> Array:
         return _reshaped(t, (len(t), *self.shape), cache, "t")
@@ -124,7 +122,5 @@ class Pack(Layer):
 def _reshaped(a: Array, shape: tuple[int, ...], cache: Cache, name: str) -> Array:
     """a in another shape: a view, after a copy if a does not lie in C order."""
     if not a.flags.c_contiguous:
-        in_c_order = cache.new(name, a.shape)
-        in_c_order[...] = a
-        a = in_c_order
+        a = cache.backend.copy(a, out=cache.new(name, a.shape))
     return a.reshape(shape)

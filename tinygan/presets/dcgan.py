@@ -88,6 +88,7 @@ DCGAN_TF = Preset(
     lr=1e-4,
     batch_size=256,
     order="simultaneous",
+    combined=True,  # without BatchNorm in D the same gradients, by fewer and larger products
     halved=False,
     epochs=50,
     grid=(4, 4),
