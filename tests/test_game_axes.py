@@ -19,7 +19,7 @@ from tinygan import (
     simultaneous,
 )
 from tinygan.data import load_world
-from tinygan.errors import OptionError
+from tinygan.errors import OptionError, ShapeError
 from tinygan.gan import ORDERS, clip_weights, make_penalty
 from tinygan.gan.objectives import OBJECTIVES
 from tinygan.gan.spread import spread
@@ -265,6 +265,14 @@ def test_a_packed_d_answers_once_for_every_pack(order, combined, backend):
     assert game.real_logits.shape == game.fake_logits.shape == (4, 1)
     assert len(game.x) == len(game.shown) == 8
     assert all(np.isfinite(value) for value in game.metrics().values())
+
+
+@pytest.mark.parametrize(("combined", "words"), [(False, "that 2 divides: 7"), (True, "no packs")])
+def test_a_pack_is_of_one_kind(combined, words, backend):
+    """14 samples would make seven packs, one of them of a fake and a real one."""
+    game = game_with("mlp-leaky", "packs of two", backend, combined=combined)
+    with pytest.raises(ShapeError, match=words):
+        game.discriminator_gradient(game.sample()[:7], game.fakes(game.draw_noise()[:7]))
 
 
 def test_a_pack_is_samples_that_follow_one_another(backend):

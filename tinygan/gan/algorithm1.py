@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tinygan.backend import Array
-from tinygan.errors import OptionError
+from tinygan.errors import OptionError, ShapeError
 from tinygan.gan.checks import check_players
 from tinygan.gan.objectives import Objective
-from tinygan.gan.penalties import Penalty, check_penalty, per_sample
+from tinygan.gan.penalties import Penalty, check_penalty, pack_size, per_sample
 from tinygan.gan.spread import spread
 from tinygan.nn.network import Network
 from tinygan.noise import Noise
@@ -227,6 +227,8 @@ class Game:
 
     def _judge_together(self, x: Array, fakes: Array) -> tuple[Array, Array]:
         """The same from one pass over [fakes, x], one batch to BatchNorm: [alg.6]."""
+        if len(fakes) % (pack := pack_size(self.D)):
+            raise ShapeError(f"{len(fakes)} fakes make no packs of {pack}: D would mix them with x")
         if self.labels_of_x is not None:
             asked, told = self.G_of_z.condition, self.labels_of_x()
             both = self._losses.new("both: labels", (len(asked) + len(told),), asked.dtype)

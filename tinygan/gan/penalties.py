@@ -55,7 +55,7 @@ class Penalty(NamedTuple):
         own = cache["penalty"]
         points = {"reals": x, "fakes": fakes}.get(self.at)
         if points is None:
-            points = between(x, fakes, _pack_size(D), cache)
+            points = between(x, fakes, pack_size(D), cache)
         logits = D.forward(points, cache)
         one = own.new("one", logits.shape)
         one.fill(1)
@@ -129,5 +129,6 @@ def per_sample(values: Array, like: Array, own: Cache) -> Array:
     return each
 
 
-def _pack_size(D: Network) -> int:
+def pack_size(D: Network) -> int:
+    """How many samples make one answer of D."""
     return math.prod(layer.pack for _, layer in D.layers())
