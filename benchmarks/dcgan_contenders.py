@@ -154,13 +154,13 @@ class Theirs(Mirrored):
         self.ascend_D()
         self.descend_G()
 
-    def _gradient(self, loss: Any, net: Any, **options: bool) -> None:
+    def _gradient(self, loss: Any, net: Any, *more: Any, **options: Any) -> None:
         # Not autograd.grad: a compiled step's gradients then lie in memory unlike their parameters,
         # and the fused Adam takes one's elements for another's.
         parameters = list(net.parameters())
         for parameter in parameters:
             parameter.grad = None
-        loss.backward(inputs=parameters, **options)
+        loss.backward(inputs=[*parameters, *more], **options)
 
     def ascend_D(self) -> None:
         self.D_optimiser.step()
@@ -196,8 +196,35 @@ class Theirs(Mirrored):
                 self.D[i] = Given()
 
 
+class Shortcuts(Theirs):
+    """The same with our two shortcuts: one call of D for fakes and images, one way back through it.
+
+    docs/algorithm1.md, alg.6 and alg.8: G's gradient on a fake is D's own times -exp(-logit).
+    """
+
+    def step(self) -> None:
+        fakes, m = self.G(self.draw_noise()), self.batch
+        x = self.sample().contiguous(memory_format=self.layout)
+        both = self.torch.cat([fakes.detach(), x]).requires_grad_()
+        fake_logits, real_logits = self.D(both).split(m)
+        d_loss = self.bce(real_logits, self.one) + self.bce(fake_logits, self.zero)
+        self._gradient(d_loss, self.D, both)
+        with self.torch.no_grad():
+            g_loss = self.bce(fake_logits, self.one)
+            d_fakes = both.grad[:m] * -self.torch.exp(-fake_logits)[:, :, None, None]
+        self._gradient(fakes, self.G, gradient=d_fakes)
+        self.d_loss, self.g_loss = d_loss.detach(), g_loss
+        self.ascend_D()
+        self.descend_G()
+
+
 def theirs(
-    batch: int, seed: int, threads: int, channels_last: bool, dropout: bool = True
+    batch: int,
+    seed: int,
+    threads: int,
+    channels_last: bool,
+    dropout: bool = True,
+    shortcuts: bool = False,
 ) -> Prepared:
     """PyTorch on the CPU, eager, float32."""
     import torch
@@ -210,7 +237,8 @@ def theirs(
         "blas": ["MKL" if torch.backends.mkl.is_available() else "not MKL"],
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
     }
-    return Prepared(Theirs(batch, seed, channels_last, dropout).step, about, after_imports)
+    kind = Shortcuts if shortcuts else Theirs
+    return Prepared(kind(batch, seed, channels_last, dropout).step, about, after_imports)
 
 
 def ours(batch: int, seed: int, dropout: bool = True) -> Prepared:
@@ -236,14 +264,15 @@ def naive(batch: int, seed: int, dropout: bool = True) -> Prepared:
 def check(
     rival: str, batch: int, seed: int, dtype: str, steps: int, dropout: bool
 ) -> dict[str, float]:
-    """`rival` ("default", "channels_last" or "naive") against ours; relative differences."""
+    """`rival` (of dcgan_step.RIVALS) against ours; relative differences."""
     from naive_dcgan import Naive
 
     a = Ours(batch, seed, dtype, PRESET, dropout)
     if rival == "naive":
         b: Any = Naive(batch, seed, dropout, dtype)
     else:
-        b = Theirs(batch, seed, rival == "channels_last", dropout, dtype)
+        kind = Shortcuts if rival == "shortcuts" else Theirs
+        b = kind(batch, seed, rival != "default", dropout, dtype)
     factors: list[np.ndarray] = []
     backend = a.game.D.backend
     drop = backend.dropout
@@ -251,6 +280,9 @@ def check(
     def recorded(x: Any, words: Any, q: int, factor: Any, out: Any) -> Any:
         drop(x, words, q, factor, out)
         mirror = np.ascontiguousarray(mirrored(factor, (1, 2)).transpose(0, 3, 1, 2))
+        if rival == "shortcuts":
+            factors.append(mirror)
+            return out
         # Ours asks D once, fakes first; theirs twice: every layer about x, then about the fakes.
         factors.insert(len(factors) // 2, mirror[batch:])
         factors.append(mirror[:batch])

@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -100,10 +101,12 @@ def ratios(ours: Result, theirs: list[Result]) -> dict[str, Any]:
     }
 
 
-def table(run: dict[str, Any], target: float, memory: float, apart: float | None = None) -> str:
+def table(
+    run: dict[str, Any], target: float, memory: float, apart: Mapping[str, float] | None = None
+) -> str:
     """One comparison in Markdown, headed run["title"], beside the targets of its ratios.
 
-    `apart`: how many times our median the contenders apart should take.
+    `apart`: how many times our median a contender apart should take, for those with a target.
     """
     lines = [
         f"### {run['title']}",
@@ -125,9 +128,11 @@ def table(run: dict[str, Any], target: float, memory: float, apart: float | None
             f"round by round {run['median_of_ratios']:.2f}; "
             f"peak memory **{run['memory_ratio']:.2f}** (target {memory:.1f}).",
         ]
-        digits, aim = (2, "") if apart is None else (1, f" (target {apart:.1f})")
+        aims = apart or {}
         lines += [
-            f"{name}: **{ratio:.{digits}f}** times our median{aim}."
+            f"{name}: **{ratio:.1f}** times our median (target {aims[name]:.1f})."
+            if name in aims
+            else f"{name}: **{ratio:.2f}** times our median."
             for name, ratio in run["apart"].items()
         ]
     return "\n".join(lines) + "\n"

@@ -180,7 +180,7 @@ def test_plain_numpy_is_no_rival(harness):
     assert run["apart"] == {"plain": pytest.approx(7.0)}
 
 
-@pytest.mark.parametrize("rival", ["naive", "default", "channels_last"])
+@pytest.mark.parametrize("rival", ["naive", "default", "channels_last", "shortcuts"])
 @pytest.mark.parametrize("dropout", [True, False])
 def test_all_compute_the_same_step_of_the_dcgan(harness, rival, dropout):
     if rival != "naive":
