@@ -9,6 +9,7 @@ from tinygan import Network, Noise, get_backend
 from tinygan.nn import (
     BatchNorm,
     Cache,
+    Conv2D,
     Dense,
     Dropout,
     Flatten,
@@ -330,3 +331,58 @@ def test_a_lent_gradient_lies_as_its_model_does(order):
     assert lent.images("dx", shape).strides == own.images("dx", shape).strides
     assert lent.new("dx", shape).strides == own.new("dx", shape).strides
     assert lent.like("y", x) is lent.like("y", x)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda x: x[:, ::-1],
+        lambda x: x[:, :, ::-1],
+        lambda x: x[::-1],
+        lambda x: x[:, :1],
+        lambda x: x[:, :, :1],
+        lambda x: x[:1],
+        lambda x: x[..., :1],
+        lambda x: x[:, :1, :, :1],
+        lambda x: x.transpose(0, 3, 2, 1),
+        lambda x: np.broadcast_to(x[:1], x.shape),
+    ],
+)
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 2, 0, 3)])
+def test_rows_of_lent_memory_stand_as_those_of_ones_own(look, order):
+    """Also where an axis runs backwards, or has one entry and any stride."""
+    backend = get_backend("numpy", "float64")
+    shape = (5, 4, 3, 2)
+    memory = np.arange(120.0).reshape([shape[i] for i in order])
+    x = look(memory.transpose(np.argsort(order)))
+    lent, own = Cache(backend), Cache(backend)
+    lent.passes_on = True
+    both = lent.like("dx", x), own.like("dx", x)
+    for like in both:
+        like[...] = x
+        assert np.shares_memory(backend.rows(like), like)
+    np.testing.assert_array_equal(*map(backend.rows, both))
+
+
+@pytest.mark.parametrize("turned", [np.s_[::-1], np.s_[:, ::-1], np.s_[:, :, ::-1]])
+def test_images_that_run_backwards_are_normalised_alike(turned):
+    backend = get_backend("numpy", "float64")
+    x = backend.empty_images((5, 6, 6, 3))
+    x[...] = np.random.default_rng(0).standard_normal(x.shape)
+    net = Network(Sequential(BatchNorm(3), BatchNorm(3)), (6, 6, 3), backend)
+    ys = [net.forward(x[turned], net.cache("x", check=check)).copy() for check in (False, True)]
+    np.testing.assert_array_equal(*ys)
+
+
+@pytest.mark.parametrize("size", [(1, 4), (4, 1), (1, 1)])
+def test_one_channel_and_one_row_have_the_gradient_of_fresh_memory(size):
+    rng, results = np.random.default_rng(0), []
+    x, dy = rng.standard_normal((5, *size, 3)), rng.standard_normal((5, *size, 1))
+    for check in (False, True):
+        body = Sequential(Conv2D(3, 1, 1), BatchNorm(1))
+        net = Network(body, (*size, 3), get_backend("numpy", "float64"))
+        site = net.cache("x", check=check)
+        net.forward(x, site)
+        net.backward(dy, site)
+        results.append(net.gradients.copy())
+    np.testing.assert_array_equal(*results)

@@ -248,6 +248,14 @@ def test_recorded_options_are_read_back_as_they_were(edit: Callable[..., Path]) 
     assert {**options.values(), "lr": 0} == {**options.recorded["options"], "lr": 0}  # type: ignore[index]
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_run_goes_on_calling_d_as_it_did(edit: Callable[..., Path], recorded: bool) -> None:
+    """Whatever the preset says today: D's dropout would draw other masks."""
+    folder = edit("recipe", combined=recorded)
+    options = parse_options(["--resume", str(folder)], "", PRESETS)
+    assert options.preset.combined is recorded
+
+
 def test_a_run_from_before_labels_resumes_and_samples(edit: Callable[..., Path]) -> None:
     """Its run.json knows nothing of the younger options."""
     folder = edit()

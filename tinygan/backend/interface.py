@@ -21,6 +21,20 @@ Array = Any  # a numpy.ndarray or a cupy.ndarray: which one is known to the back
 Numbers = Any  # what Backend.numbers gives: a tuple of numbers, or a float64 array on a device
 
 
+def memory_order(x: Array) -> Sequence[int]:
+    """x's axes, slowest first, if its last one lies fastest; else in C order.
+
+    Axes of one entry lie anywhere. Whether an axis runs backwards (x[::-1]) makes no difference.
+    """
+    axes, steps = range(x.ndim), [abs(step) for step in x.strides]
+    if not axes:
+        return axes
+    *before, last = axes
+    if x.shape[last] > 1 and any(x.shape[a] > 1 and steps[a] < steps[last] for a in before):
+        return axes
+    return [*sorted(before, key=lambda axis: -steps[axis]), last]
+
+
 class Shared:
     """Buffers that all layers of a backend share: good until the next pass of any layer."""
 
@@ -96,9 +110,9 @@ class Backend:
     def empty_like(self, x: Array) -> Array:
         """An array of x's shape and dtype, and of its order in memory if the last axis lies
         fastest there; else in C order. So `rows` of it is a view."""
-        like = self.xp.empty_like(x)
-        fits = like.shape[-1] == 1 or like.strides[-1] == like.itemsize
-        return like if fits else self.empty(x.shape, x.dtype)
+        order = memory_order(x)
+        memory = self.empty(tuple(x.shape[axis] for axis in order), x.dtype)
+        return memory.transpose([order.index(axis) for axis in range(x.ndim)])
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """A buffer for use within one operation, the same memory at every call."""

@@ -6,10 +6,10 @@ its own, so that two passes through the same layer cannot overwrite one another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tinygan.backend import Array, Backend
+from tinygan.backend.interface import memory_order
 from tinygan.noise import Noise
 
 
@@ -101,7 +101,7 @@ class Cache:
     def like(self, name: str, x: Array) -> Array:
         """A buffer of x's shape, dtype and memory order, under the same rules."""
         if x.dtype == self.backend.dtype and self._is_lent(name):
-            return self.backend.turns.take(x.shape, _order(x))
+            return self.backend.turns.take(x.shape, memory_order(x))
         key = (name, x.shape, x.dtype, x.strides)
         buffer = self._reusable(key)
         if buffer is None:
@@ -150,14 +150,11 @@ class Cache:
         return value
 
     def first_nonfinite(self) -> str | None:
-        """Path and name of the first buffer that holds a NaN or an infinity, or None."""
+        """Path and name of the first buffer that holds a NaN or an infinity, or None.
+
+        An output that was lent has gone: then it is the first one made of it.
+        """
         for (name, *_), buffer in self._buffers.items():
             if buffer.dtype.kind == "f" and not bool(self.backend.xp.isfinite(buffer).all()):
                 return f"{self.path}: {name}"
         return next(filter(None, (c.first_nonfinite() for c in self._children.values())), None)
-
-
-def _order(x: Array) -> Sequence[int]:
-    """x's axes, slowest first, if the last one lies fastest; else in C order: as `empty_like`."""
-    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
-    return order if order[-1] == x.ndim - 1 else range(x.ndim)

@@ -70,6 +70,7 @@ class Layer:
 
         Or what forward hands on: where y is a view of x, both are needed. Beside them there is
         what a layer itself has made and kept. Between layers, what nobody needs is lent [vjp.7].
+        A subclass of a layer that says less, and reads more, must say so.
         """
         return "xy"
 

@@ -206,7 +206,9 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
         raise OptionError("--out cannot go with --resume: a run goes on in its own folder")
     manifest = RunFolder(folder).read_manifest()
     recorded = _recorded(folder, manifest["options"], presets)
-    preset = presets[recorded["preset"]]
+    # How D is called changes its dropout's draws, and nothing else: an older run keeps its way.
+    combined = manifest["recipe"].get("combined", False) is True
+    preset = dataclasses.replace(presets[recorded["preset"]], combined=combined)
     files = all(str(each.get("data")).endswith(".npy") for each in (given, recorded))
     may_change = (*MAY_CHANGE, "data") if files else MAY_CHANGE  # one moved; contents are compared
     for name, value in _spelt_out(given).items():
