@@ -83,7 +83,7 @@ def setting(manifest: dict[str, Any]) -> str:
     """The preset, the data where it is not the preset's own, and every option that differs."""
     preset, options = get_preset(manifest["preset"]), manifest["options"]
     own = {name: getattr(preset, name, None) for name in options}
-    own |= {"dtype": "float32", "conditional": None}
+    own |= {"dtype": "float32", "precision": "float32", "conditional": None}
     words = [manifest["preset"]]
     if options["data"] != preset.data:
         words.append(f"on {manifest['data']['name']}")
@@ -103,10 +103,10 @@ def mean_and_error(values: list[float]) -> tuple[float, float | None]:
 
 
 def summarise(rows: list[Row]) -> list[Row]:
-    """One line for each setting, over its seeds."""
+    """One line for each setting and step, over its seeds."""
     lines = []
-    for name in dict.fromkeys(row["setting"] for row in rows):
-        same = [row for row in rows if row["setting"] == name]
+    for name, step in dict.fromkeys((row["setting"], row["step"]) for row in rows):
+        same = [row for row in rows if (row["setting"], row["step"]) == (name, step)]
         divergences = [row["reverse_kl"] for row in same if row["reverse_kl"] is not None]
         lines.append(
             {
@@ -118,7 +118,7 @@ def summarise(rows: list[Row]) -> list[Row]:
                 "quality": mean_and_error([row["quality"] for row in same]),
                 "worst": min(row["quality"] for row in same),
                 "reverse_kl": mean_and_error(divergences) if divergences else None,
-                "steps": sorted({row["step"] for row in same}),
+                "step": step,
                 "minutes": mean_and_error([row["seconds"] / 60 for row in same]),
                 "published": published(same[0]),
             }
@@ -161,7 +161,7 @@ def page(record: dict[str, Any]) -> str:
             f"| {pm(line['covered'], 1)} of {line['modes']} | {line['fewest']} "
             f"| {pm(line['quality'], 1, 100)} | {100 * line['worst']:.1f} "
             f"| {pm(line['reverse_kl'], 3) if line['reverse_kl'] else 'none good'} "
-            f"| {', '.join(f'{step:,}' for step in line['steps'])} | {pm(line['minutes'], 1)} "
+            f"| {line['step']:,} | {pm(line['minutes'], 1)} "
             f"| {f'{known[0]} modes, {100 * known[1]:.1f} %' if known else ''} |"
         )
     lines += [
@@ -182,9 +182,13 @@ def kept(path: Path, rows: list[Row]) -> list[Row]:
     """Rows measured before, without those that `rows` measured anew."""
     if not path.exists():
         return []
-    now = {(row["setting"], row["seed"]) for row in rows}
+    now = {_place(row) for row in rows}
     before = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    return [row for row in before if (row["setting"], row["seed"]) not in now]
+    return [row for row in before if _place(row) not in now]
+
+
+def _place(row: Row) -> tuple[str, int, int]:
+    return row["setting"], row["step"], row["seed"]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -207,7 +211,7 @@ def main(argv: list[str] | None = None) -> None:
     out_json = given.out.with_suffix(".json")
     if given.add:
         rows = kept(out_json, rows) + rows
-    rows.sort(key=lambda row: (row["setting"], row["seed"]))
+    rows.sort(key=_place)
     record = {
         "command": shlex.join(["python", "benchmarks/ring_modes.py", *(argv or sys.argv[1:])]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -317,7 +317,7 @@ def test_seeds_become_means_with_errors(make_run, tmp_path, ring_modes, capsys):
     assert plain["quality"] == pytest.approx([np.mean(shares), np.std(shares, ddof=1) / 3**0.5])
     assert plain["worst"] == min(shares)
     assert plain["minutes"] == pytest.approx([2.0, 1.0 / 3**0.5])
-    assert plain["steps"] == [7]
+    assert plain["step"] == 7
     assert plain["published"] is None
     packed = by_name["ring-published, packing 2"]
     assert packed["published"] == [7.9, 0.956]
