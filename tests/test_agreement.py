@@ -156,6 +156,17 @@ def test_agreement_counts_each_label():
     assert np.isnan(each[3])
 
 
+@pytest.mark.skipif("'TINYGAN_DATA' not in os.environ", reason="TINYGAN_DATA names no MNIST folder")
+def test_on_real_digits_ignored_labels_are_seen():
+    """A G that draws perfect digits and does not heed what was asked agrees by chance."""
+    train, test = load_mnist("train"), load_mnist("test")
+    net = make_classifier(train.image_shape, 10, get_backend("numpy"), QUICK)
+    train_classifier(net, train.images[:3000], train.labels[:3000], QUICK)
+    seen, asked = predict(net, test.images[:1000]), test.labels[:1000]
+    assert agreement(seen, asked, 10)[0] > 0.9
+    assert 0.05 < agreement(seen, rng.permutation(asked), 10)[0] < 0.15
+
+
 @pytest.mark.slow
 @pytest.mark.skipif("'TINYGAN_DATA' not in os.environ", reason="TINYGAN_DATA names no MNIST folder")
 def test_it_reads_mnist():

@@ -17,7 +17,17 @@ from tinygan.data import Minibatches
 from tinygan.errors import DataError, DoubleSigmoidWarning, RangeWarning, ShapeError
 from tinygan.gan.objectives import bce_with_logits
 from tinygan.gradcheck import check_layer, check_parameters
-from tinygan.nn import BatchNorm, Cache, Dense, LeakyReLU, Maxout, Sequential, Sigmoid, Tanh
+from tinygan.nn import (
+    BatchNorm,
+    Cache,
+    Dense,
+    LeakyReLU,
+    Maxout,
+    Reshape,
+    Sequential,
+    Sigmoid,
+    Tanh,
+)
 from tinygan.presets import PRESETS, Labels, get_preset
 
 
@@ -166,6 +176,9 @@ def test_a_second_sigmoid_is_warned_of(loss, backend):
     G = Network(Sequential(Dense(2, 3), Tanh()), (2,), backend, "G", noise)
     D = Network(Sequential(Dense(3, 1), Sigmoid()), (3,), backend, "D", noise)
     with pytest.warns(DoubleSigmoidWarning, match=r"layer 1 Sigmoid.*between 0\.50 and 0\.73"):
+        Game(G, D, objective, None, None, noise)
+    D = Network(Sequential(Sequential(Dense(3, 1), Sigmoid()), Reshape(1)), (3,), backend, "D")
+    with pytest.warns(DoubleSigmoidWarning, match=r"layer 0\.1 Sigmoid"):  # not the Reshape
         Game(G, D, objective, None, None, noise)
 
 

@@ -7,6 +7,7 @@ import warnings
 
 from tinygan.errors import DoubleSigmoidWarning, ShapeError
 from tinygan.nn.network import Network
+from tinygan.nn.shape import Reshape
 
 
 def check_players(G: Network, D: Network) -> None:
@@ -24,15 +25,21 @@ def check_players(G: Network, D: Network) -> None:
             f"{D.name} ends in {_batch(D.output_shape)}, not in one logit (N, 1). {_story(D)}"
         )
     if (reach := D.body.reach) is not None:
-        last = D.body.shapes(D.input_shape)[-1][0]
         low, high = (1.0 / (1.0 + math.exp(-end)) for end in reach)
         warnings.warn(
-            f"{D.name} ends in layer {last}, but every loss here takes logits and applies the "
-            f"sigmoid itself: with a second one D(x) stays between {low:.2f} and {high:.2f}. "
-            "Leave that layer out",
+            f"{D.name} ends in layer {_last(D)}, but losses here take a score without bounds, and "
+            "cross-entropy applies the sigmoid itself: with a second one D(x) stays between "
+            f"{low:.2f} and {high:.2f}. Leave that layer out",
             DoubleSigmoidWarning,
             stacklevel=3,
         )
+
+
+def _last(net: Network) -> str:
+    """Place and name of the last layer that does more than reshape."""
+    leaves = [(path, f) for path, f in net.layers() if not f.children()]
+    path, layer = [leaf for leaf in leaves if not isinstance(leaf[1], Reshape)][-1]
+    return f"{path.rstrip('.')} {layer}".lstrip()
 
 
 def _story(net: Network) -> str:
