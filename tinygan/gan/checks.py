@@ -7,7 +7,6 @@ import warnings
 
 from tinygan.errors import DoubleSigmoidWarning, ShapeError
 from tinygan.nn.network import Network
-from tinygan.nn.shape import Reshape
 
 
 def check_players(G: Network, D: Network) -> None:
@@ -27,18 +26,18 @@ def check_players(G: Network, D: Network) -> None:
     if (reach := D.body.reach) is not None:
         low, high = (1.0 / (1.0 + math.exp(-end)) for end in reach)
         warnings.warn(
-            f"{D.name} ends in layer {_last(D)}, but losses here take a score without bounds, and "
-            "cross-entropy applies the sigmoid itself: with a second one D(x) stays between "
+            f"{D.name} ends in layer {_bounding(D)}, but losses here take a score without bounds, "
+            "and cross-entropy applies the sigmoid itself: with a second one D(x) stays between "
             f"{low:.2f} and {high:.2f}. Leave that layer out",
             DoubleSigmoidWarning,
             stacklevel=3,
         )
 
 
-def _last(net: Network) -> str:
-    """Place and name of the last layer that does more than reshape."""
-    leaves = [(path, f) for path, f in net.layers() if not f.children()]
-    path, layer = [leaf for leaf in leaves if not isinstance(leaf[1], Reshape)][-1]
+def _bounding(net: Network) -> str:
+    """Place and name of the last layer that bounds what it makes; behind it others may reshape."""
+    leaves = [(path, layer) for path, layer in net.layers() if not layer.children()]
+    path, layer = [leaf for leaf in leaves if leaf[1].reach is not None][-1]
     return f"{path.rstrip('.')} {layer}".lstrip()
 
 
