@@ -180,6 +180,9 @@ def test_a_second_sigmoid_is_warned_of(loss, backend):
     D = Network(Sequential(Sequential(Dense(3, 1), Sigmoid()), Reshape(1)), (3,), backend, "D")
     with pytest.warns(DoubleSigmoidWarning, match=r"layer 0\.1 Sigmoid"):  # not the Reshape
         Game(G, D, objective, None, None, noise)
+    D.body.layers[0].layers[1].reach, D.body.reach = None, (0.0, 1.0)  # known of the whole alone
+    with pytest.warns(DoubleSigmoidWarning, match=r"layer 0 Sequential"):
+        Game(G, D, objective, None, None, noise)
 
 
 def test_players_that_do_not_fit_are_refused_before_the_first_step(backend):

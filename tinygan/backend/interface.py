@@ -35,6 +35,11 @@ def memory_order(x: Array) -> Sequence[int]:
     return [*sorted(before, key=lambda axis: -steps[axis]), last]
 
 
+def in_own_order(memory: Array, order: Sequence[int]) -> Array:
+    """An array's axes in their own order, of memory in which they lie in `order`: a view."""
+    return memory.transpose([order.index(axis) for axis in range(len(order))])
+
+
 class Shared:
     """Buffers that all layers of a backend share: good until the next pass of any layer."""
 
@@ -60,8 +65,7 @@ class Turns:
         size = math.prod(shape)
         self._size, self._turn = max(self._size, size), 1 - self._turn
         both = self._backend.workspace("read once", (2, self._size))
-        memory = both[self._turn, :size].reshape([shape[axis] for axis in order])
-        return memory.transpose([order.index(axis) for axis in range(len(shape))])
+        return in_own_order(both[self._turn, :size].reshape([shape[a] for a in order]), order)
 
 
 class Backend:
@@ -111,8 +115,7 @@ class Backend:
         """An array of x's shape and dtype, and of its order in memory if the last axis lies
         fastest there; else in C order. So `rows` of it is a view."""
         order = memory_order(x)
-        memory = self.empty(tuple(x.shape[axis] for axis in order), x.dtype)
-        return memory.transpose([order.index(axis) for axis in range(x.ndim)])
+        return in_own_order(self.empty(tuple(x.shape[a] for a in order), x.dtype), order)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
         """A buffer for use within one operation, the same memory at every call."""
@@ -206,9 +209,8 @@ class Backend:
 
         Its shape is what every user sees; where a sample lies is known here alone.
         """
-        memory = self.empty((*(shape[a] for a in self.image_axes), *shape[3:]), dtype)
-        back = [self.image_axes.index(axis) for axis in range(3)]
-        return memory.transpose(*back, *range(3, len(shape)))
+        order = (*self.image_axes, *range(3, len(shape)))
+        return in_own_order(self.empty(tuple(shape[a] for a in order), dtype), order)
 
     def scratch_images(self, name: str, shape: tuple[int, ...]) -> Array:
         """`scratch` in the memory order of images."""

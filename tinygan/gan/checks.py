@@ -36,8 +36,7 @@ def check_players(G: Network, D: Network) -> None:
 
 def _bounding(net: Network) -> str:
     """Place and name of the last layer that bounds what it makes; behind it others may reshape."""
-    leaves = [(path, layer) for path, layer in net.layers() if not layer.children()]
-    path, layer = [leaf for leaf in leaves if leaf[1].reach is not None][-1]
+    path, layer = [place for place in net.layers() if place[1].reach is not None][-1]
     return f"{path.rstrip('.')} {layer}".lstrip()
 
 
