@@ -275,8 +275,10 @@ def outputs(layers, train=True):
 def test_outputs_that_nobody_needs_are_lent():
     """[vjp.7]: those that neither their maker nor their reader looks at again."""
     layers = Dense(3, 4), BatchNorm(4), LeakyReLU(), Dropout(0.5), BatchNorm(4), Tanh(), Dense(4, 3)
-    #         to the norm  to LeakyReLU   to Dropout  to the norm   to Tanh  its own  the caller's
-    assert outputs(layers) == [True, False, True, True, True, False, False]
+    #         to the norm  to LeakyReLU   its own     to the norm   to Tanh  its own  the caller's
+    assert outputs(layers) == [True, True, False, True, True, False, False]
+    layers = BatchNorm(3), LeakyReLU(-1.0), BatchNorm(3)  # a sign that the output does not keep
+    assert outputs(layers) == [False, True, False]
 
 
 def test_in_evaluation_and_beside_a_branch_nothing_is_lent():

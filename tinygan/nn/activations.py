@@ -18,16 +18,17 @@ class LeakyReLU(Layer):
         self.slope = slope
 
     def needs(self, cache: Cache) -> str:
-        return "x"
+        return "x" if self.slope < 0.0 else "y"  # which of them has the sign of x; y lies nearer
 
     def forward(self, x: Array, cache: Cache) -> Array:
-        cache.keep("x", x)  # [act.4] and, at slope 0, ReLU  [act.5]
-        return cache.backend.leaky(x, self.slope, out=cache.like("y", x))
+        y = cache.backend.leaky(x, self.slope, out=cache.like("y", x))
+        cache.keep("signs", x if self.slope < 0.0 else y)  # [act.4] and, at slope 0, ReLU  [act.5]
+        return y
 
     def _times_df(self, a: Array, cache: Cache, name: str) -> Array:
-        """a·f'(x); f' is found again from x, since keeping it would cost more memory than time."""
-        x = cache.kept("x")
-        return cache.backend.leaky_backward(a, x, self.slope, out=cache.like(name, x))
+        """a·f'(x); f' is found again, since keeping it would cost more memory than time."""
+        signs = cache.kept("signs")
+        return cache.backend.leaky_backward(a, signs, self.slope, out=cache.like(name, signs))
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
