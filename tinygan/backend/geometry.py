@@ -121,11 +121,11 @@ def _size_above(size: int, kernel: int, stride: int, sides: Sides, extra: int) -
     return (size - 1) * stride + kernel - _total(sides) + extra
 
 
-def pair(value: Any) -> Pair:
-    """(H, W) of a number for both axes, or of two; OptionError for anything else."""
+def pair(value: Any, of: str) -> Pair:
+    """(H, W) of a number for both axes, or of two; OptionError, naming whose, for anything else."""
     both = value if isinstance(value, (tuple, list)) else (value, value)
     if len(both) != 2 or not all(isinstance(each, Integral) for each in both):
-        raise OptionError(f"expected a whole number or two of them, got {value!r}")
+        raise OptionError(f"{of} is a whole number or two of them, not {value!r}")
     return int(both[0]), int(both[1])
 
 

@@ -61,8 +61,14 @@ class Conv2D(Layer):
         if not all(isinstance(c, Integral) and c >= 1 for c in (c_in, c_out)):
             raise OptionError(f"channels are whole numbers above 0, not {c_in!r} and {c_out!r}")
         self.c_in, self.c_out, self.padding = int(c_in), int(c_out), padding
-        self.kernel, self.stride = pair(kernel), pair(stride)
-        self.output_padding = None if output_padding is None else pair(output_padding)
+        kind = type(self).__name__
+        self.kernel, self.stride = (
+            pair(kernel, f"{kind}'s kernel"),
+            pair(stride, f"{kind}'s stride"),
+        )
+        self.output_padding = (
+            None if output_padding is None else pair(output_padding, f"{kind}'s output_padding")
+        )
         self.geometry: Geometry | None = None  # known when a Network tells the size of the images
         try:
             check_options(self.kernel, self.stride, padding, self.output_padding)

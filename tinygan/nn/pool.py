@@ -23,8 +23,8 @@ class MaxPool2D(Layer):
         self, size: int | Pair = 2, stride: int | Pair | None = None, padding: Padding = "VALID"
     ) -> None:
         super().__init__()
-        self.size, self.padding = pair(size), padding
-        self.stride = self.size if stride is None else pair(stride)
+        self.size, self.padding = pair(size, "MaxPool2D's size"), padding
+        self.stride = self.size if stride is None else pair(stride, "MaxPool2D's stride")
         try:
             check_options(self.size, self.stride, padding)
         except OptionError as error:
@@ -86,7 +86,7 @@ class UpSample(Layer):
 
     def __init__(self, factor: int | Pair = 2) -> None:
         super().__init__()
-        self.factor = pair(factor)
+        self.factor = pair(factor, "UpSample's factor")
         if min(self.factor) < 1:
             raise OptionError(f"{self}: the factor must be at least 1")
         # Place by place: those pixels of all blocks.
