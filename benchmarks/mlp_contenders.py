@@ -135,10 +135,17 @@ def products(preset: str = "mlp-batchnorm") -> list[tuple[tuple[int, int, int], 
     return found
 
 
-def products_alone(batch: int, seed: int, theirs: bool = False, threads: int = 0) -> Prepared:
+# Adam reads theta, the gradient, m and v, and writes theta, m and v: arrays of all parameters.
+ADAMS_ARRAYS = 7
+
+
+def products_alone(
+    batch: int, seed: int, theirs: bool = False, threads: int = 0, moved: bool = False
+) -> Prepared:
     """Nothing of a step but its matrix products, by NumPy's BLAS or by PyTorch's.
 
     The arrays are drawn once and stay: a floor below which a step cannot come that multiplies so.
+    `moved`: also a copy that reads and writes as many bytes as both Adams do, and computes nothing.
     """
     rng = np.random.default_rng(seed)
 
@@ -161,10 +168,14 @@ def products_alone(batch: int, seed: int, theirs: bool = False, threads: int = 0
         dx, dW, dy = (array(drawn(*shape)) for shape in (x.shape, W.shape, y.shape))
         kinds = ((x, W, y), (x.T, dy, dW), (dy, W.T, dx))
         calls += [call for call, count in zip(kinds, counts, strict=True) for _ in range(count)]
+    weights = sum(n_in * n_out for _, n_in, n_out in products()) if moved else 0
+    bytes_read = np.ones(weights * ADAMS_ARRAYS // 2, np.float32)
+    bytes_written = np.ones_like(bytes_read)
 
     def step() -> None:
         for a, b, out in calls:
             multiply(a, b, out=out)
+        np.copyto(bytes_written, bytes_read)
 
     return Prepared(step, {"blas": blas(), **about}, after_imports)
 

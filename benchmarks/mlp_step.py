@@ -27,7 +27,11 @@ ADAMS: dict[str, dict[str, bool]] = {
     "PyTorch eager, fused Adam": {"fused": True},
 }
 # No rivals: what a step takes at least that multiplies as fast as these libraries do.
-FLOORS = ("its products alone, NumPy", "its products alone, PyTorch")
+FLOORS = (
+    "its products alone, NumPy",
+    "its products alone, PyTorch",
+    "its products and Adam's bytes, NumPy",
+)
 TARGETS = {"native": 0.75, "pinned": 1.0, "memory": 0.3}
 # float64 shows that it is the same step; float32 that rounding is all that parts them. G's gradient
 # there has passed a D whose first Adam step is the sign of its gradient, rounding included.
@@ -88,6 +92,9 @@ def measure(options: argparse.Namespace, regime: str, batch: int) -> dict[str, A
     contenders += [
         Contender(FLOORS[0], "mlp_contenders:products_alone", common, REGIMES[regime]),
         Contender(FLOORS[1], "mlp_contenders:products_alone", common | alone),
+        Contender(
+            FLOORS[2], "mlp_contenders:products_alone", common | {"moved": True}, REGIMES[regime]
+        ),
     ]
     results = compare(contenders, options.threads, options.rounds, options.steps, say)
     title = f"batch {batch}, {regime}"

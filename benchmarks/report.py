@@ -128,11 +128,13 @@ def table(
             f"round by round {run['median_of_ratios']:.2f}; "
             f"peak memory **{run['memory_ratio']:.2f}** (target {memory:.1f}).",
         ]
-        aims = apart or {}
+        aims, rows = apart or {}, run["contenders"]
+        best = rows[run["best"]]["median_ms"]
         lines += [
             f"{name}: **{ratio:.1f}** times our median (target {aims[name]:.1f})."
             if name in aims
-            else f"{name}: **{ratio:.2f}** times our median."
+            else f"{name}: **{ratio:.2f}** times our median, "
+            f"{rows[name]['median_ms'] / best:.2f} times PyTorch's best."
             for name, ratio in run["apart"].items()
         ]
     return "\n".join(lines) + "\n"

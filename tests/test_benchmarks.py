@@ -155,13 +155,13 @@ def test_the_products_alone_are_those_of_a_step(harness, monkeypatch):
     assert made == due
 
 
-@pytest.mark.parametrize("theirs", [False, True])
-def test_the_products_alone_run(harness, theirs):
+@pytest.mark.parametrize(("theirs", "moved"), [(False, False), (True, False), (False, True)])
+def test_the_products_alone_run(harness, theirs, moved):
     if theirs:
         pytest.importorskip("torch")
     import mlp_contenders
 
-    prepared = mlp_contenders.products_alone(16, 0, theirs, 1)
+    prepared = mlp_contenders.products_alone(16, 0, theirs, 1, moved)
     prepared.step()
     assert set(prepared.about) == {"blas", "versions"}
 
