@@ -200,6 +200,46 @@ class KeepsInItself(Dense):
         super()._add_gradients(self.x, dy, cache)
 
 
+class SharesItsOutput(Tanh):
+    """All call sites write into the same memory."""
+
+    def forward(self, x, cache):
+        y = super().forward(x, cache)
+        self.buffer = getattr(self, "buffer", None)
+        if self.buffer is None or self.buffer.shape != y.shape or self.buffer.dtype != y.dtype:
+            self.buffer = y.copy()
+        self.buffer[...] = y
+        return self.buffer
+
+
+class KeepsTheTangent(Tanh):
+    """In itself, not in the cache."""
+
+    def jvp(self, t, cache):
+        self.t = t
+        return super().jvp(t, cache)
+
+    def jvp_backward(self, dy, dty, cache, param_grads=True):
+        cache.keep("t", self.t)
+        return super().jvp_backward(dy, dty, cache, param_grads)
+
+
+class LooksAround(Layer):
+    """Takes the batch's mean off, and does not say that it couples samples."""
+
+    def forward(self, x, cache):
+        return x - x.mean(0)
+
+    def backward(self, dy, cache, param_grads=True, input_grad=True):
+        return dy - dy.mean(0)
+
+    def jvp(self, t, cache):
+        return t - t.mean(0)
+
+    def jvp_backward(self, dy, dty, cache, param_grads=True):
+        return None if dy is None else dy - dy.mean(0), dty - dty.mean(0)
+
+
 class ReusesALoan(Tanh):
     """dx is written into the memory of the kept y."""
 
@@ -382,6 +422,9 @@ PLANTED = [
     (JvpWithBias(3, 2), (3,), r"jvp: ty: relative error"),
     (StaleCache(3, 2), (3,), r"backward: W: relative error"),
     (KeepsInItself(3, 2), (3,), r"interleaved: backward: W: relative error"),
+    (SharesItsOutput(), (3,), r"interleaved: forward: y: relative error"),
+    (KeepsTheTangent(), (3,), r"interleaved: jvp_backward: dx: relative error"),
+    (LooksAround(), (3,), r"couples_samples is False, .* changed: forward: y"),
     (ReusesALoan(), (3,), r"jvp: ty|repeated after one forward"),
     (
         SaysItNeedsNothing(),
@@ -409,6 +452,25 @@ PLANTED = [
     (AllTiesWinBackward(3, 2, 4), (3,), r"at a tie: <dy, jvp\(t\)> = <backward\(dy\), t>"),
     (SecondPieceWins(3, 2, 2), (3,), r"backward: dx: relative error"),
 ]
+
+
+def test_a_layer_that_couples_samples_may_if_it_says_so():
+    layer = LooksAround()
+    layer.couples_samples = True
+    check_layer(layer, (3,))
+
+
+def test_a_layer_without_a_pass_is_told_how_to_leave_it_out():
+    class Doubles(Layer):
+        def forward(self, x, cache):
+            return 2.0 * x
+
+        def backward(self, dy, cache, param_grads=True, input_grad=True):
+            return 2.0 * dy
+
+    with pytest.raises(GradientError, match=r"Doubles has no jvp; passes=\('backward',\)"):
+        check_layer(Doubles(), (3,))
+    check_layer(Doubles(), (3,), passes=("backward",))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ tensor, the error and the entry. Derivation: docs/gradient-checking.md.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -155,7 +156,10 @@ def check_layer(
     """
     rest = (passes, tolerance, backend, seed, entries, condition)
     for mode in train:
-        _Battery(layer, input_shape, batch, mode, *rest).run()
+        try:
+            _Battery(layer, input_shape, batch, mode, *rest).run()
+        except NotImplementedError as error:
+            raise GradientError(f"{error}; passes=('backward',), say, leaves others out") from error
 
 
 # ---- central differences -----------------------------------------------------------------------
@@ -278,6 +282,7 @@ class _Battery:
             rule()
         for rule in (self.is_adjoint, self.adds, self.repeats, self.is_isolated, self.keeps_dtype):
             rule()
+        self.couples_as_it_says()
         if self.train:
             self.needs_what_it_says()
         if not isinstance(self.layer, Sequential):  # chains of kinks may take any derivative
@@ -318,7 +323,7 @@ class _Battery:
         answers: dict[str, Any] = {}
         if x is not None:
             answers["forward: y"] = self.host(net, self.forward(net, x, site))
-        dy, dty = net.backend.from_host(self.dy), net.backend.from_host(self.dty)
+        dy = net.backend.from_host(self.dy)
         t = net.backend.from_host(self.t if t is None else t)
         if "backward" in self.passes:
             net.gradients.fill(0)
@@ -326,13 +331,20 @@ class _Battery:
             answers |= self.gradients(net, "backward")
         if "jvp" in self.passes:
             answers["jvp: ty"] = self.host(net, net.jvp(t, site))
-        if "jvp_backward" in self.passes:
-            for label, seed in [("jvp_backward", dy), ("jvp_backward with dy=None", None)]:
-                net.gradients.fill(0)
-                dx, dt = net.jvp_backward(seed, dty, site)
-                answers[f"{label}: dx"] = 0.0 * self.t if dx is None else self.host(net, dx)
-                answers[f"{label}: dt"] = self.host(net, dt)
-                answers |= self.gradients(net, label)
+        return answers | self.ask_reverse(site, net)
+
+    def ask_reverse(self, site: Cache, net: Network) -> dict[str, Any]:
+        """jvp_backward, of the last jvp with this cache, with dy and without."""
+        answers: dict[str, Any] = {}
+        if "jvp_backward" not in self.passes:
+            return answers
+        dy, dty = net.backend.from_host(self.dy), net.backend.from_host(self.dty)
+        for label, seed in [("jvp_backward", dy), ("jvp_backward with dy=None", None)]:
+            net.gradients.fill(0)
+            dx, dt = net.jvp_backward(seed, dty, site)
+            answers[f"{label}: dx"] = 0.0 * self.t if dx is None else self.host(net, dx)
+            answers[f"{label}: dt"] = self.host(net, dt)
+            answers |= self.gradients(net, label)
         return answers
 
     def gradients(self, net: Network, label: str) -> dict[str, Any]:
@@ -550,13 +562,34 @@ class _Battery:
 
     def is_isolated(self) -> None:
         """Another call site, other noise or another layer's scratch do not disturb this one."""
+        net, rule = self.net, "two call sites interleaved"
         want = self.ask(self.site(), self.x)
-        want.pop("forward: y")
         site, other = self.site(), self.site()
-        self.forward(self.net, self.x, site)
+        y = self.forward(net, self.x, site)
         self.noise.step = 2  # whoever draws again in backward will get something else
         self.ask(other, self.other_x, t=2.0 * self.t)
-        self.same("two call sites interleaved", self.ask(site), want)
+        self.same(rule, {"forward: y": self.host(net, y)}, want)
+        self.same(rule, self.ask(site), want)
+        if "jvp" in self.passes:  # the tangent that `site` has seen is still its own
+            ty = net.jvp(net.backend.from_host(self.t), site)
+            net.jvp(net.backend.from_host(2.0 * self.t), other)
+            self.same(rule, {"jvp: ty": self.host(net, ty)}, want)
+            self.same(rule, self.ask_reverse(site, net), want)
+
+    def couples_as_it_says(self) -> None:
+        """Unless it `couples_samples`, an output hears of its own samples alone: [alg.8]."""
+        layers = [layer for _, layer in self.net.layers()]
+        own = math.prod(layer.pack for layer in layers)
+        if any(layer.couples_samples for layer in layers) or len(self.x) == own:
+            return
+        others = self.x.copy()
+        others[own:] = self.other_x[own:]
+        first, second = (
+            self.host(self.net, self.forward(self.net, x, self.site()))[:1]
+            for x in (self.x, others)
+        )
+        rule = "couples_samples is False, and other samples were changed"
+        self.same(rule, {"forward: y": second}, {"forward: y": first})
 
     def keeps_dtype(self) -> None:
         """float32 in, float32 out (`host` looks at each array), and nearly the same numbers."""

@@ -87,21 +87,21 @@ class Layer:
         return [(repr(self), self.output_shape(shape))]
 
     def forward(self, x: Array, cache: Cache) -> Array:
-        raise NotImplementedError
+        raise NotImplementedError(f"{self} has no forward")
 
     def backward(
         self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
     ) -> Array:
         """dx = Jᵀdy; with `input_grad=False` a layer with parameters may return None."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self} has no backward")
 
     def jvp(self, t: Array, cache: Cache) -> Array:
-        raise NotImplementedError
+        raise NotImplementedError(f"{self} has no jvp")
 
     def jvp_backward(
         self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
     ) -> tuple[Array | None, Array]:
-        raise NotImplementedError
+        raise NotImplementedError(f"{self} has no jvp_backward")
 
     def update_statistics(self, cache: Cache) -> None:
         """Move running statistics towards the batch seen at this call site."""
