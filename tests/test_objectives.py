@@ -188,6 +188,20 @@ def test_what_a_score_means(name, threshold, probability):
     assert (objective.threshold, objective.probability) == (threshold, probability)
 
 
+@pytest.mark.parametrize("name", ["minimax", "non-saturating", "lsgan"])
+@pytest.mark.parametrize("real_target", [0.0, 0.4, 0.9, 1.0])
+def test_with_smoothed_labels_a_d_that_cannot_tell_stands_at_the_threshold(name, real_target):
+    """[monitor.9]: D's loss, of one output for all samples, is flat there and nowhere else."""
+    objective = make_objective(name, real_target=real_target)
+    if real_target == 0.0 and name != "lsgan":
+        assert objective.threshold == -np.inf  # the more D says "fake" the better
+        return
+    for logit, flat in ((objective.threshold, True), (objective.threshold + 0.2, False)):
+        same = np.full((4, 1), logit)
+        _, d_real, d_fake = objective.discriminator(same, same, cache())
+        assert (abs(float((d_real + d_fake).sum())) < 1e-12) == flat
+
+
 # ---- the best D, and what G descends against it --------------------------------------------------
 
 # Two distributions on five points, as counts of samples, and a direction in which q may move.

@@ -8,6 +8,7 @@ With `probabilities` the same objective is computed through p = sigmoid(logit), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -63,8 +64,9 @@ class Objective(NamedTuple):
     generator(fake_logits, cache)                  -> (loss, d_fake)
     Losses are 0-d arrays: making Python numbers of them would wait for a GPU.
     flipped: D's logits speak for "fake", where they else speak for "real".
-    threshold: D says "real" of a logit above it; None where D is defined up to a constant only,
-    and halfway between the mean scores of the two batches is all that one can take.
+    threshold: D says "real" of a logit above it, where the best D stands if it cannot tell; None
+    where D is defined up to a constant only, and halfway between the mean scores of the two
+    batches is all that one can take.
     probability: sigmoid(logit) is D(x), the probability of "real".
     """
 
@@ -147,7 +149,8 @@ def _check_meaning(
 
 def _least_squares(real_target: float, share: float) -> Objective:
     discriminator = partial(least_squares_discriminator, real_target=real_target, share=share)
-    return Objective(discriminator, least_squares_generator, threshold=0.5, probability=False)
+    middle = 0.5 * real_target  # [monitor.9]
+    return Objective(discriminator, least_squares_generator, threshold=middle, probability=False)
 
 
 def _cross_entropy(
@@ -179,4 +182,10 @@ def _cross_entropy(
         """-E log D(G(z)): the same fixed point, a strong gradient early: [obj.3]."""
         return bce(fake, wanted, cache["non-saturating"], 1.0)
 
-    return Objective(discriminator, minimax if name == "minimax" else non_saturating, flipped)
+    generator = minimax if name == "minimax" else non_saturating
+    return Objective(discriminator, generator, flipped, threshold=_undecided(real_target))
+
+
+def _undecided(real_target: float) -> float:
+    """The logit of the best D where it cannot tell, and answers t/2: [monitor.9]."""
+    return math.log(real_target / (2.0 - real_target)) if real_target > 0.0 else -math.inf
