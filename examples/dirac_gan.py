@@ -79,11 +79,15 @@ def field(game: Game, theta: float, psi: float) -> tuple[float, float]:
 def measured(rules: Rules, h: float = 1e-5) -> np.ndarray:
     """Eigenvalues of the field's Jacobian at (0, 0), by differences; NaN where it jumps."""
     game = dirac_gan(rules)
-    along_theta = np.subtract(field(game, h, 0.0), field(game, -h, 0.0))
-    along_psi = np.subtract(field(game, 0.0, h), field(game, 0.0, -h))
-    change = np.stack([along_theta, along_psi], axis=1)
-    jumps = np.abs(change).max() > 0.1
-    return np.full(2, np.nan) if jumps else np.linalg.eigvals(change / (2.0 * h))
+
+    def change(h: float) -> np.ndarray:
+        along_theta = np.subtract(field(game, h, 0.0), field(game, -h, 0.0))
+        along_psi = np.subtract(field(game, 0.0, h), field(game, 0.0, -h))
+        return np.stack([along_theta, along_psi], axis=1)
+
+    wide, narrow = change(h), change(0.1 * h)
+    jumps = np.abs(narrow) > np.maximum(0.5 * np.abs(wide), 1e-12)  # a slope would be at a tenth
+    return np.full(2, np.nan) if jumps.any() else np.linalg.eigvals(wide / (2.0 * h))
 
 
 def derived(rules: Rules) -> np.ndarray:
@@ -107,9 +111,9 @@ def play(
 
     def ascend_D() -> None:
         D_optimiser.step()
-        hold_bias(game)
         if rules.clip is not None:
             clip_weights(game.D, rules.clip)
+        hold_bias(game)  # which is not clipped, either: psi alone moves
 
     place(game, *start)
     for game.noise.step in range(1, steps + 1):

@@ -78,6 +78,13 @@ def test_the_librarys_path_is_the_plain_simulations(name, order):
     np.testing.assert_allclose(ours, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("order", ["simultaneous", "alternating"])
+def test_a_clip_holds_psi_and_not_the_bias_of_least_squares(order):
+    rules = Rules("lsgan", clip=0.3)
+    ours, plain = play(rules, order, H, 200), simulate(rules, order, 200)
+    np.testing.assert_allclose(ours, plain, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("rules", "simultaneous", "alternating"),
     [
@@ -128,6 +135,7 @@ EIGENVALUES = [
     *[(Rules("minimax", "r1", gamma), r1(gamma)) for gamma in (0.1, 0.3, 0.9, 2.0)],
     (Rules("non-saturating", "r2", 0.3), r1(0.3)),
     (Rules("wgan", "r1", 2.5), both(-0.5, -2.0)),
+    (Rules("wgan", "r1", 1e4), both(-1e-4, -1e4)),  # steep, but no jump
 ]
 
 
@@ -135,6 +143,11 @@ EIGENVALUES = [
 def test_eigenvalues_of_the_librarys_gradients(rules, expected):
     np.testing.assert_allclose(both(*map(complex, dirac.measured(rules))), expected, atol=1e-8)
     np.testing.assert_allclose(both(*map(complex, dirac.derived(rules))), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("weight", [1e-6, 0.02, 0.5, 100.0])
+def test_a_jump_is_seen_whatever_its_size(weight):
+    assert np.isnan(dirac.measured(Rules("wgan", "gp", weight))).all()
 
 
 def test_two_sided_gp_has_no_jacobian_at_the_equilibrium():
