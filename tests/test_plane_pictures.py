@@ -81,6 +81,22 @@ def test_a_score_is_shown_as_it_is(objective):
     assert picture.threshold(samples) == pytest.approx(where, rel=1e-9)
 
 
+def test_samples_that_make_no_pack_are_seen_more_than_once(tmp_path):
+    game = make_game(RING, "wgan", packing=3)
+    samples = np.array([[0.2, 0.1], [-0.3, 0.4]])
+    real = logits_by_hand(game, RING.points[:3].astype(float), 3)[0]
+    fake = logits_by_hand(game, samples[[0, 1, 0]], 3)[0]
+    picture = PlanePicture(RING, game, 3)
+    assert picture.threshold(samples) == pytest.approx(0.5 * (real + fake), rel=1e-12)
+    picture(tmp_path / "f.png", samples)
+
+
+def test_smoothed_labels_move_the_line_of_indecision():
+    game = make_game(RING)
+    game.objective = make_objective(real_target=0.4)
+    assert PlanePicture(RING, game).threshold(np.zeros((8, 2))) == pytest.approx(0.2, rel=1e-12)
+
+
 def loss_of_G(game: Game, points: np.ndarray, objective: str, packing: int) -> float:
     """G's loss as the papers write it."""
     logits = logits_by_hand(game, points, packing)
@@ -208,6 +224,18 @@ def test_the_best_d_of_packs_sees_two_points_of_a_place():
     assert np.nanmax(np.abs(two - one)) > 0.05
 
 
+def test_the_best_d_of_a_game_with_instance_noise_is_that_of_noisy_points():
+    """Data of (0, 0) and (1, 0), fakes at (0, 0): by hand, both as bells of the noise's width."""
+    game, width = make_game(RING), 0.8
+    game.instance_noise = width
+    mixture = Mixture(np.array([[0.0, 0.0], [1.0, 0.0]]), std=0.01)
+    x, y, best = PlanePicture(RING, game).best(mixture, np.zeros((2500, 2)))
+    i, j = np.abs(y).argmin(), np.abs(x - 0.7).argmin()
+    near, far = (math.exp(-0.5 * ((x[j] - at) ** 2 + y[i] ** 2) / width**2) for at in (0.0, 1.0))
+    p = 0.5 * (near + far)
+    assert best[i, j] == pytest.approx(p / (p + near), abs=2e-3)
+
+
 # ---- the picture -------------------------------------------------------------------------------
 
 
@@ -304,6 +332,11 @@ def test_points_alone_are_drawn_in_their_own_numbers(tmp_path, points):
     assert picture.shape == (560, 560, 3)
     with Image.open(tmp_path / "points.png") as file:
         np.testing.assert_array_equal(np.asarray(file), picture)
+
+
+def test_points_far_from_the_origin_are_no_single_dot():
+    points = np.random.default_rng(0).normal(size=(300, 2))
+    assert View.around(points + 1e11).width < 1.01 * View.around(points).width
 
 
 def test_an_axis_without_width_has_a_view():

@@ -19,6 +19,7 @@ from tinygan.noise import Noise
 
 Array = NDArray[np.float64]
 
+LARGEST = 1e300  # of the user's numbers: what G makes of them is larger, and must be finite, too
 DECIMALS = 6  # points are rounded: the last bit of log and cos is not the same on every processor
 
 
@@ -106,13 +107,20 @@ def read_points(path: Path) -> PointSet:
     and `scale` of the result lead back. Raises DataError, one line, for every other file.
     """
     points = _checked(_read(path), path)
-    unit = float(np.abs(points).max()) or 1.0  # squares of 1e200 or 1e-200 leave float64's range
+    if (points == points[0]).all():
+        raise DataError(f"{path}: all {len(points)} points are equal: there is nothing to learn")
+    unit = float(np.abs(points).max())  # squares of 1e200 or 1e-200 leave float64's range
+    if unit > LARGEST:
+        raise DataError(f"{path}: a number of {unit:.1e} is too large: divide all by one number")
     scaled = points / unit
     shift = scaled.mean(axis=0)
     centred = scaled - shift
     scale = math.sqrt(float((centred**2).mean()))
     if scale < 1e-14:  # only rounding tells them apart
-        raise DataError(f"{path}: all {len(points)} points are equal: there is nothing to learn")
+        raise DataError(
+            f"{path}: its points are too near to one another beside {unit:.1e}: "
+            "subtract their mean first"
+        )
     return PointSet(
         path.name, (centred / scale).astype(np.float32), None, shift * unit, scale * unit
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,7 +47,7 @@ class View(NamedTuple):
         The margin is in parts of their extent.
         """
         low, high = np.percentile(points.astype(np.float64), [stray, 100.0 - stray], axis=0)
-        smallest = 1e-9 * float(np.abs(high).max()) or 1.0  # of which an axis can tell the ends
+        smallest = 1e-12 * float(np.abs(high).max()) or 1.0  # of which an axis can tell the ends
         width = max(float((high - low).max()), smallest) * (1.0 + 2.0 * margin)
         return cls(0.5 * (low + high - width), width)
 
@@ -129,12 +130,14 @@ class PlanePicture:
     def threshold(self, samples: NDArray[Any]) -> float:
         """Where D is undecided, on the scale of `surface`."""
         objective = self.game.objective
-        if objective.probability:
-            return 0.5
         if objective.threshold is not None:
-            return objective.threshold
-        n = min(len(samples), len(self.data)) // self.packing * self.packing
-        both = [self._outputs(points[:n]).mean() for points in (self.data.points, samples)]
+            t = objective.threshold
+            return 0.5 * (1.0 + math.tanh(0.5 * t)) if objective.probability else t
+        n = max(min(len(samples), len(self.data)) // self.packing, 1) * self.packing
+        both = [
+            self._outputs(np.resize(points, (n, 2))).mean()  # some again, if they make no pack
+            for points in (self.data.points, samples)
+        ]
         return float(0.5 * (both[0] + both[1]))
 
     def _on_backend(self, points: NDArray[Any]) -> Array:
@@ -170,10 +173,12 @@ class PlanePicture:
     def best(self, mixture: Mixture, samples: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
         """x, y and D*(x, y) (Y, X); NaN where there are too few points to tell.
 
-        p and q are blurred alike: by Scott's rule for one mode, or to what the eye can see.
+        p and q are blurred alike: by Scott's rule for one mode, or to what the eye can see; and by
+        the game's own instance noise.
         """
         x, y = self.view.axis(0, FINE), self.view.axis(1, FINE)
         blur = max(BLUR * self.view.width, mixture.std * len(samples) ** (-1 / 6))  # [worlds.8]
+        blur = math.hypot(blur, self.game.instance_noise)
         p = blurred_mixture(mixture, x, y, blur)
         q = blurred_samples(samples, x, y, blur)
         best = best_discriminator(p, q, self.packing)
