@@ -93,6 +93,10 @@ def test_dataset_refuses_what_does_not_fit() -> None:
     data = Dataset("toy", images, labels, {"slant": np.zeros(3)})
     assert len(data) == 3
     assert data.image_shape == (2, 2, 1)
+    with pytest.raises(TypeError, match=r"toy: images must be a numpy.ndarray, .*numpy.array\(a\)"):
+        Dataset("toy", images.tolist(), labels)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"toy: labels must be a numpy.ndarray"):
+        Dataset("toy", images, labels.tolist())  # type: ignore[arg-type]
     with pytest.raises(DataError, match="toy: 3 images but 2 labels"):
         Dataset("toy", images, labels[:2])
     with pytest.raises(DataError, match="toy: 3 images but 4 slant"):

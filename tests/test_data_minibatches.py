@@ -55,7 +55,9 @@ def test_too_large_a_minibatch_of_points_is_refused() -> None:
 
 
 def test_foreign_points_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"points must be a numpy.ndarray, got list"):
+    with pytest.raises(
+        TypeError, match=r"points must be a numpy.ndarray, got builtins list: convert"
+    ):
         PointBatches(POINTS.tolist(), 2, Noise(0, get_backend("numpy")))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tinygan.backend import Numbers
-from tinygan.errors import CheckpointError, OptionError
+from tinygan.errors import CheckpointError, OptionError, require_numpy
 from tinygan.nn.network import Network
 
 Schedule = Callable[[int], float]  # number of updates already made -> value
@@ -83,13 +83,14 @@ class Optimiser:
         if state.keys() != self._moments.keys() | {"t"}:
             raise CheckpointError(f"{who}: the checkpoint holds {sorted(state)} instead")
         for name, moment in self._moments.items():
-            if type(state[name]).__module__.split(".")[0] != "numpy":
-                raise TypeError(f"{who}: {name} must be a numpy.ndarray to be loaded")
+            require_numpy(state[name], f"{who}: {name}")
             if state[name].shape != moment.shape:
                 raise CheckpointError(
                     f"{who}: {name} has shape {moment.shape} here and {state[name].shape} in the "
                     "checkpoint: another architecture"
                 )
+        if state["t"] < 0:
+            raise CheckpointError(f"{who}: the checkpoint counts {state['t']} steps")
         for name, moment in self._moments.items():
             moment[...] = self.network.backend.from_host(state[name])
         self.t = int(state["t"])

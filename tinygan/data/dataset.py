@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygan.errors import DataError
+from tinygan.errors import DataError, require_numpy
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
+        require_numpy(images, f"{self.name}: images")
+        require_numpy(labels, f"{self.name}: labels")
         if images.ndim != 4 or images.dtype != np.uint8:
             raise DataError(
                 f"{self.name}: images must be uint8 of shape (N, H, W, C), "

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinygan.backend import Array
 from tinygan.data.order import Order
-from tinygan.errors import DataError, RangeWarning
+from tinygan.errors import DataError, RangeWarning, require_numpy
 from tinygan.noise import Noise
 
 
@@ -41,8 +41,7 @@ class Minibatches:
         `labels`: NumPy integers (N,), all in [0, classes) where `classes` is given.
         """
         low, high = value_range
-        if not isinstance(images, np.ndarray):
-            raise TypeError(f"images must be a numpy.ndarray, got {type(images).__name__}")
+        require_numpy(images, "images")
         if images.dtype != np.uint8 or images.ndim != 4:
             raise DataError(f"images must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
         if not low < high:
@@ -86,7 +85,7 @@ class Minibatches:
 
 def _checked(labels: Any, n: int, classes: int | None, noise: Noise) -> Array:
     """NumPy labels (n,) on the backend, int64: what a Condition layer cannot check on a GPU."""
-    labels = np.asarray(labels)
+    require_numpy(labels, "labels")
     if labels.shape != (n,) or labels.dtype.kind not in "iu":
         raise DataError(
             f"labels must be {n} integers, as many as images; got {labels.dtype} {labels.shape}"

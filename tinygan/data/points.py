@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tinygan.backend import Array
 from tinygan.data.order import Order
-from tinygan.errors import DataError
+from tinygan.errors import DataError, require_numpy
 from tinygan.noise import Noise
 
 
@@ -37,6 +37,7 @@ class PointSet:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        require_numpy(self.points, f"{self.name}: points")
         if self.points.ndim != 2 or self.points.dtype != np.float32:
             raise DataError(
                 f"{self.name}: points must be float32 of shape (N, D), "
@@ -69,8 +70,7 @@ class PointBatches:
         replacement: bool = False,
     ) -> None:
         """`points`: NumPy float32 (N, D); `k` minibatches are drawn each step."""
-        if not isinstance(points, np.ndarray):
-            raise TypeError(f"points must be a numpy.ndarray, got {type(points).__name__}")
+        require_numpy(points, "points")
         self.order = Order(len(points), m, noise, k, replacement)
         self.points = noise.backend.from_host(points)
         self._out = noise.backend.empty((m, *points.shape[1:]))

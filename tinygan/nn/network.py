@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tinygan.backend import Array, Backend
-from tinygan.errors import CheckpointError, ShapeError
+from tinygan.errors import CheckpointError, ShapeError, require_numpy
 from tinygan.nn.cache import Cache
 from tinygan.nn.layer import Layer, Shape
 from tinygan.noise import Noise
@@ -163,8 +163,7 @@ class Network:
             place = "the checkpoint" if missing[0] in views else self.name
             raise CheckpointError(f"{self.name}: tensor {missing[0]} {side} {place}")
         for name, view in views.items():
-            if type(state[name]).__module__.split(".")[0] != "numpy":
-                raise TypeError(f"{self.name}: tensor {name} must be a numpy.ndarray to be loaded")
+            require_numpy(state[name], f"{self.name}: tensor {name}")
             if tuple(state[name].shape) != view.shape:
                 raise CheckpointError(
                     f"{self.name}: tensor {name} has shape {view.shape} here "
