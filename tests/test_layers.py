@@ -464,3 +464,21 @@ def test_batch_norm_converts_to_pytorchs_momentum_and_unbiased_variance():
     started = 0.8**4  # what is left of the start value 1, which both share
     ours = (net.body.running_var - started) * n / (n - 1) + started
     np.testing.assert_allclose(ours, twin.running_var.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Dense(-3, 2), "Dense: n_in is a whole number above 0, not -3"),
+        (lambda: Dense(3, 2.5), "Dense: n_out is a whole number above 0, not 2.5"),
+        (lambda: Maxout(3, 2, 0), "Maxout: pieces is a whole number above 0, not 0"),
+        (lambda: BatchNorm(0), "BatchNorm: n is a whole number above 0, not 0"),
+        (lambda: BatchNorm(3, momentum=8), "BatchNorm: momentum lies in .*got 8, 1e-05"),
+        (lambda: BatchNorm(3, eps=-1.0), "eps is not negative"),
+        (lambda: LayerNorm(3, eps=math.nan), "LayerNorm's eps is not negative: got nan"),
+        (lambda: LeakyReLU(math.nan), "LeakyReLU's slope is a finite number, not nan"),
+    ],
+)
+def test_a_layer_refuses_numbers_without_meaning(make, words):
+    with pytest.raises(OptionError, match=words):
+        make()

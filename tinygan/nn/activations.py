@@ -5,7 +5,10 @@ Derivation: docs/activations.md.
 
 from __future__ import annotations
 
+import math
+
 from tinygan.backend import Array
+from tinygan.errors import OptionError
 from tinygan.nn.cache import Cache
 from tinygan.nn.layer import Layer
 
@@ -15,6 +18,8 @@ class LeakyReLU(Layer):
 
     def __init__(self, slope: float = 0.2) -> None:
         super().__init__()
+        if not math.isfinite(slope):
+            raise OptionError(f"LeakyReLU's slope is a finite number, not {slope}")
         self.slope = slope
 
     def needs(self, cache: Cache) -> str:

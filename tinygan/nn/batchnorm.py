@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tinygan.backend import Array
+from tinygan.errors import OptionError
 from tinygan.nn.cache import Cache
 from tinygan.nn.initialisers import ones, zeros
-from tinygan.nn.layer import Layer, Shape, View
+from tinygan.nn.layer import Layer, Shape, View, require_sizes
 
 
 class BatchNorm(Layer):
@@ -22,6 +23,11 @@ class BatchNorm(Layer):
 
     def __init__(self, n: int, momentum: float = 0.9, eps: float = 1e-5) -> None:
         super().__init__()
+        require_sizes(self, n=n)
+        if not (0.0 <= momentum <= 1.0 and eps >= 0.0):
+            raise OptionError(
+                f"BatchNorm: momentum lies in [0, 1] and eps is not negative, got {momentum}, {eps}"
+            )
         self.n, self.momentum, self.eps = n, momentum, eps
         self.parameters = {"gamma": ((n,), ones), "beta": ((n,), zeros)}
         self.statistics = {"running_mean": ((n,), 0.0), "running_var": ((n,), 1.0)}

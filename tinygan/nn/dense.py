@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinygan.backend import Array
 from tinygan.nn.cache import Cache
 from tinygan.nn.initialisers import glorot_uniform, zeros
-from tinygan.nn.layer import Initialiser, Layer, Shape, View
+from tinygan.nn.layer import Initialiser, Layer, Shape, View, require_sizes
 
 
 class Dense(Layer):
@@ -22,6 +22,7 @@ class Dense(Layer):
     ) -> None:
         """`W` and `b` are initialisers; `b=None` leaves the bias out."""
         super().__init__()
+        require_sizes(self, n_in=n_in, n_out=n_out)
         self.n_in, self.n_out, self.bias = n_in, n_out, b is not None
         self.parameters["W"] = ((n_in, n_out), W)
         if b is not None:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 from tinygan.backend import Array
-from tinygan.errors import ShapeError
+from tinygan.errors import OptionError, ShapeError
 from tinygan.nn.cache import Cache
 from tinygan.noise import Noise
 
 Shape = tuple[int, ...]  # without the batch dimension N
 Initialiser = Callable[[Noise, str, Shape], Array]  # (noise, purpose, shape) -> array
+
+
+def require_sizes(layer: object, **sizes: object) -> None:
+    """Raise OptionError unless all are whole numbers above 0."""
+    for name, size in sizes.items():
+        if not isinstance(size, Integral) or size < 1:
+            kind = type(layer).__name__
+            raise OptionError(f"{kind}: {name} is a whole number above 0, not {size!r}")
 
 
 class View:

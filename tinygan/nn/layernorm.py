@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tinygan.backend import Array
+from tinygan.errors import OptionError
 from tinygan.nn.cache import Cache
 from tinygan.nn.initialisers import ones, zeros
-from tinygan.nn.layer import Layer, Shape, View
+from tinygan.nn.layer import Layer, Shape, View, require_sizes
 
 
 class LayerNorm(Layer):
@@ -20,6 +21,9 @@ class LayerNorm(Layer):
 
     def __init__(self, n: int, eps: float = 1e-5) -> None:
         super().__init__()
+        require_sizes(self, n=n)
+        if not eps >= 0.0:
+            raise OptionError(f"LayerNorm's eps is not negative: got {eps}")
         self.n, self.eps = n, eps
         self.parameters = {"gamma": ((n,), ones), "beta": ((n,), zeros)}
 

@@ -6,7 +6,7 @@ from tinygan.backend import Array
 from tinygan.nn.cache import Cache
 from tinygan.nn.dense import Dense
 from tinygan.nn.initialisers import glorot_uniform, zeros
-from tinygan.nn.layer import Initialiser, Layer, Shape
+from tinygan.nn.layer import Initialiser, Layer, Shape, require_sizes
 
 
 class Maxout(Layer):
@@ -24,6 +24,7 @@ class Maxout(Layer):
         b: Initialiser = zeros,
     ) -> None:
         super().__init__()
+        require_sizes(self, n_in=n_in, units=units, pieces=pieces)
         self.units, self.pieces = units, pieces
         self.dense = Dense(n_in, pieces * units, W, b)
 
