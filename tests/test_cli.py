@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -17,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from tinygan.__main__ import main
 from tinygan.errors import CheckpointError, DataError
@@ -99,6 +102,8 @@ RECIPE += ("--log-every", 2, "--sample-every", 6, "--checkpoint-every", 6)  # ty
         ("--preset mlp-leaky --lr nan", "--lr: expected a number above 0"),
         ("--preset mlp-leaky --seed -1", "--seed: expected a whole number from 0"),
         ("--preset mlp-leaky --steps 5 --epochs 5", "not allowed with"),
+        ("--preset mlp-leaky --steps 1" + 400 * "0", "whole number from 1 to 1000000000, given"),
+        ("--preset mlp-leaky --packing 1" + 18 * "0", "whole number from 1 to 1000000000, given"),
         ("--preset mlp-leaky --objective hing", "invalid choice: 'hing'"),
         ("--preset mlp-leaky --data cifar", "unknown data set 'cifar'"),
         ("--preset mlp-leaky --conditional two-hot", "invalid choice: 'two-hot'"),
@@ -351,6 +356,76 @@ def test_a_damaged_run_json_is_one_line(
     assert f"run.json is damaged: {name!r} is no " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        (None, {"warnings": [{}]}),
+        (None, {"warnings": [1]}),
+        (None, {"warnings": [{"step": "10", "warning": "text"}]}),
+        (None, {"sessions": [{"seconds": "long"}]}),
+        ("data", {"sha256": None}),
+        ("data", {"scale": "1"}),
+        ("data", {"shift": [0.0, "x"]}),
+    ],
+)
+def test_what_is_no_number_in_a_run_json_is_one_line(
+    edit: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    part: str | None,
+    values: dict[str, object],
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["info", str(edit(part, **values))])
+    assert stopped.value.code == 2
+    assert "is not what tinygan writes" in capsys.readouterr().err
+
+
+def test_a_run_json_without_bottom_is_one_line(
+    edit: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = edit()
+    (folder / "run.json").write_text(100_000 * "[")
+    with pytest.raises(SystemExit):
+        main(["info", str(folder)])
+    assert "cannot read" in capsys.readouterr().err
+
+
+def damage(folder: Path, name: str, value: float) -> None:
+    """Put `value` into a tensor of the newest checkpoint, whose JSON vouches for it."""
+    path = max((folder / "checkpoints").glob("*.safetensors"))
+    tensors = load_file(path)
+    tensors[name] = np.full_like(tensors[name], value)
+    save_file(tensors, path)
+    content = path.read_bytes()
+    record = json.loads(path.with_suffix(".json").read_text())
+    record |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps(record))
+
+
+def test_weights_that_are_not_finite_are_not_sampled(
+    edit: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = edit()
+    damage(folder, "G/0.W", math.nan)
+    with pytest.raises(SystemExit):
+        main(["sample", str(folder), "--out", str(tmp_path / "s.npz")])
+    assert "tensor G/0.W: not all numbers are finite" in capsys.readouterr().err
+    assert not (tmp_path / "s.npz").exists()
+
+
+def test_a_negative_count_of_steps_is_one_line(edit: Callable[..., Path]) -> None:
+    folder = edit()
+    damage(folder, "G_optimiser/t", -1)
+    assert "counts -1 steps" in train("--resume", folder, "--steps", 20, code=2)
+
+
+def test_a_folder_whose_name_is_no_text(digits: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"bytes-\xff")
+    train(*RECIPE, "--data-dir", digits, "--steps", 2, "--out", folder)
+    train("--resume", folder, "--steps", 3)
+    assert json.loads((folder / "run.json").read_text())["command"].count(str(folder)) == 1
+
+
 def test_a_sparse_run_json_can_still_be_told(edit: Callable[..., Path]) -> None:
     main(["info", str(edit(git=3, sessions=[{}, 4], data={}, recipe={}))])
 
@@ -469,6 +544,23 @@ def test_a_run_is_measured_and_the_figure_kept(
     assert test["data"] == digits.name
 
 
+def test_a_figure_that_cannot_be_kept_is_still_told(
+    edit: Callable[..., Path],
+    digits: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(path: Path, content: bytes, *_: object) -> None:
+        raise DataError(f"cannot write {path}")
+
+    monkeypatch.setattr("tinygan.run.atomic.write_bytes", full)
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(edit()), "--metric", "parzen", "--data-dir", str(digits)])
+    told = capsys.readouterr()
+    assert "nats" in told.out
+    assert "cannot write" in told.err
+
+
 def test_a_run_is_measured_on_its_own_data_only(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -479,7 +571,13 @@ def test_a_run_is_measured_on_its_own_data_only(
     assert "these are not the data the run was started with" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["{}", "[{}]", "[3]", "["])
+PARZEN = (
+    '[{"metric": "parzen", "step": 1, "points": 2, "data": "d", "split": "test", "mean": "high",'
+)
+PARZEN += ' "standard_error": 1, "sigma": 1, "samples": 2}]'
+
+
+@pytest.mark.parametrize("content", ["{}", "[{}]", "[3]", "[", 100_000 * "[", PARZEN])
 def test_a_damaged_evaluation_is_one_line(
     edit: Callable[..., Path], capsys: pytest.CaptureFixture[str], content: str
 ) -> None:
@@ -495,7 +593,7 @@ def test_a_damaged_evaluation_is_one_line(
     [
         ("", "COMMAND"),
         ("dance", "invalid choice: 'dance'"),
-        ("sample {run} --n 0", "--n: expected a whole number from 1 to 1000000000"),
+        ("sample {run} --n 0", "--n: expected a whole number at least 1, given '0'"),
         ("sample {run} --n 1" + 20 * "0", "--n: expected a whole number from 1 to 1000000000"),
         ("sample {run} --out a.jpg", "expected a name that ends in .npz or .png"),
         ("sample {run} --checkpoint 7", "no checkpoint of step 7"),
@@ -529,6 +627,7 @@ def test_a_bad_command_is_one_line_and_status_2(
         (OSError(13, "Permission denied"), "[Errno 13] Permission denied"),
         (MemoryError("too much"), "too much"),
         (MemoryError(), "not enough memory"),
+        (UnicodeEncodeError("ascii", "±", 0, 1, "no"), r"'ascii' codec can't encode character"),
     ],
 )
 def test_what_the_system_refuses_is_one_line(
@@ -537,7 +636,9 @@ def test_what_the_system_refuses_is_one_line(
     with pytest.raises(SystemExit) as stopped, one_line_errors():
         raise problem
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == f"error: {words}\n"
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"error: {words}")
+    assert errors.count("\n") == 1
 
 
 def test_closed_streams_do_no_harm(digits: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tinygan import get_backend
 from tinygan.errors import CheckpointError, NonFiniteError, OptionError, TinyganError
 from tinygan.run import Run, checkpoint
 from tinygan.run.commands import info
+from tinygan.run.folder import RunFolder
 from tinygan.run.loop import say
 from tinygan.run.metrics_file import OLDER_HEADER, read_metrics
 from tinygan.run.pictures import write_grid
@@ -280,6 +281,29 @@ def test_a_full_disk_is_one_error_and_loses_no_checkpoint(
     assert Training(folder, 50, resume=True).run.start == 20
 
 
+def test_a_disk_full_at_the_first_write_leaves_a_folder_to_start_in(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TinyganError, match="resume or start again"):
+        Training(folder, 20)
+    monkeypatch.undo()
+    assert Training(folder, 20).go().step == 20
+
+
+def test_of_two_that_start_at_once_one_gets_the_folder(folder: Path) -> None:
+    """Both have seen it empty."""
+    place = RunFolder(folder)
+    place.create()
+    place.claim({"format": 1, "preset": "the first"})
+    with pytest.raises(OptionError, match="already holds a run"):
+        place.claim({"format": 1, "preset": "the second"})
+    assert place.read_manifest()["preset"] == "the first"
+
+
 @pytest.mark.parametrize("how", ["truncated", "tampered", "missing", "json"])
 def test_a_damaged_checkpoint_is_refused_and_the_way_back_named(folder: Path, how: str) -> None:
     Training(folder, 40).go()
@@ -348,13 +372,15 @@ def test_old_checkpoints_go_except_every_mth(folder: Path) -> None:
 
 def test_a_finished_run_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Training(folder, 20).go()
-    (folder / "samples.gif").unlink()
+    for old in ("samples.gif", "losses.png"):  # as a run killed after its last step leaves them
+        (folder / old).write_bytes(b"of an earlier step")
     before = (folder / "metrics.csv").read_bytes()
     again = Training(folder, 20, resume=True).go()
     assert again.step == 0
     assert "already at step 20 of 20: nothing to do" in capsys.readouterr().err
     assert (folder / "metrics.csv").read_bytes() == before
-    assert (folder / "samples.gif").exists()
+    for drawn in ("samples.gif", "losses.png"):
+        assert (folder / drawn).read_bytes() != b"of an earlier step"
 
 
 def test_a_folder_in_use_is_never_overwritten(folder: Path) -> None:

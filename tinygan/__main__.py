@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
     sample = choose.add_parser("sample", help="draw images from a trained G")
     _add_run(sample)
     _add_checkpoint(sample)
-    sample.add_argument("--n", type=whole(1, 10**9), default=64, metavar="N", help="how many (64)")
+    sample.add_argument("--n", type=whole(1), default=64, metavar="N", help="how many (64)")
     sample.add_argument(
         "--out",
         type=Path,

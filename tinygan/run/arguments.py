@@ -13,6 +13,8 @@ from typing import NoReturn
 
 from tinygan.errors import OptionError, TinyganError
 
+MOST = 10**9  # of anything one can count here
+
 
 class OneLineParser(argparse.ArgumentParser):
     """Raises OptionError where argparse would print its usage and exit."""
@@ -25,7 +27,8 @@ class OneLineParser(argparse.ArgumentParser):
 def one_line_errors() -> Iterator[None]:
     """Around a command line: what a user can cause is `error: ...` on stderr, exit status 2.
 
-    That is every TinyganError, whatever the system refuses (a file, memory), and Ctrl-C (130).
+    That is every TinyganError, whatever the system refuses (a file, memory, a letter that its
+    terminal does not have), and Ctrl-C (130).
     """
     try:
         yield
@@ -34,7 +37,7 @@ def one_line_errors() -> Iterator[None]:
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
-    except (TinyganError, OSError, MemoryError) as problem:
+    except (TinyganError, OSError, MemoryError, UnicodeError) as problem:
         print(f"error: {str(problem) or 'not enough memory'}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # before the first step or after the last
@@ -42,7 +45,7 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+def whole(least: int, most: int = MOST) -> Callable[[str], int]:
     """An integer from `least` to `most`."""
 
     def convert(text: str) -> int:
@@ -50,8 +53,9 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
             value = int(text)
         except ValueError:
             value = None
-        if value is None or value < least or (most is not None and value > most):
-            bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+        if value is None or not least <= value <= most:
+            too_high = value is not None and value > most
+            bounds = f"from {least} to {most}" if too_high or most != MOST else f"at least {least}"
             raise argparse.ArgumentTypeError(f"expected a whole number {bounds}, given {text!r}")
         return value
 

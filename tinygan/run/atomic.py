@@ -39,15 +39,18 @@ def write_json(
     content: Mapping[str, object] | list[object],
     error: type[TinyganError] = TinyganError,
 ) -> None:
-    """Write a JSON file atomically; NaN and infinity are refused, since JSON has none."""
+    """Write a JSON file atomically; NaN and infinity are refused, since JSON has none.
+
+    Bytes of a path that are no text, which Python has as lone surrogates, become JSON's escapes.
+    """
     text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-    write_bytes(path, text.encode(), error)
+    write_bytes(path, text.encode(errors="backslashreplace"), error)
 
 
 def cannot_write(path: Path, problem: OSError) -> str:
     """One line for an OSError met while writing `path`."""
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full: cannot write {path}; free some space, then resume"
+        return f"the disk is full: cannot write {path}; free some space, then resume or start again"
     if problem.errno == errno.ENOENT and not path.parent.exists():
         return f"cannot write {path}: there is no folder {path.parent}; make it first"
     return f"cannot write {path}: {problem.strerror or problem}"

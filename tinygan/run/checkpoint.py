@@ -21,6 +21,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from tinygan.errors import CheckpointError
+from tinygan.nn.network import Network
 from tinygan.run.atomic import remove_leftovers, write_bytes, write_json
 
 FORMAT = 1
@@ -69,7 +70,7 @@ class Checkpoint:
     def _record(self) -> dict[str, object]:
         try:
             record = json.loads(self.json_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, RecursionError) as problem:
             raise self._damaged(f"cannot read {self.json_path.name}: {problem}") from problem
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise self._damaged(f"{self.json_path.name} is not of checkpoint format {FORMAT}")
@@ -149,6 +150,11 @@ def load_checkpoint(checkpoint: Checkpoint, parts: Mapping[str, Stateful]) -> No
             raise CheckpointError(
                 f"checkpoint {checkpoint.tensor_path}, tensor {name}: expected {tensor.dtype}, "
                 f"given {given[name].dtype}: it is of a run with another --dtype"
+            )
+        network = isinstance(parts[name.split("/")[0]], Network)
+        if network and not np.isfinite(given[name]).all():
+            raise CheckpointError(
+                f"checkpoint {checkpoint.tensor_path}, tensor {name}: not all numbers are finite"
             )
     for part, stateful in parts.items():
         prefix = part + "/"

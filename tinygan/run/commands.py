@@ -195,8 +195,8 @@ def evaluate(given: argparse.Namespace) -> None:
         result = evaluate_agreement(generator, given.data_dir, given.seed)
     else:
         result = evaluate_parzen(generator, given.split or "test", given.data_dir, given.seed)
+    print(describe(result), flush=True)  # first: the folder may be one that we cannot write to
     append_result(place.evaluation, result)
-    print(describe(result))
     if result.get("validation_was_trained_on"):
         print(
             "note: this run trained on the images that sigma was chosen on "

@@ -17,6 +17,7 @@ from tinygan.run.atomic import write_json
 from tinygan.run.manifest import check_data, describe_data
 from tinygan.run.rebuild import Generator
 
+METRICS = ("parzen", "agreement", "modes")
 SAMPLES = 10_000
 VALIDATION = 10_000  # the last images of the training set
 SIGMA_POINTS = 1_000  # of them, the first: sigma is chosen on these
@@ -138,35 +139,25 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-# What `describe` reads of a result, by its metric.
-NEEDED = {
-    "parzen": {"points", "data", "split", "mean", "standard_error", "sigma", "samples", "step"},
-    "agreement": {
-        *("agreement", "each_label", "samples", "classifier_accuracy", "test_images"),
-        *("data", "step"),
-    },
-    "modes": {"covered", "quality", "each_mode", "samples", "data", "step"},
-}
-
-
 def read_results(path: Path) -> list[dict[str, Any]]:
     """The results in an evaluation.json, oldest first; none if there is no such file."""
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise OptionError(f"cannot read {path}: {problem}; move it away") from problem
     if not isinstance(results, list) or not all(map(_is_result, results)):
         raise OptionError(f"{path} is not a list of results: move it away")
     return results
 
 
-def _is_result(result: object) -> bool:
-    if not isinstance(result, dict):
+def _is_result(result: Any) -> bool:
+    """Whether it is one that can be put into words."""
+    try:
+        return result.get("metric", "parzen") in METRICS and bool(describe(result))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return False
-    needed = NEEDED.get(str(result.get("metric", "parzen")))
-    return needed is not None and needed <= result.keys()
 
 
 def append_result(path: Path, result: dict[str, Any]) -> None:

@@ -72,8 +72,16 @@ class RunFolder:
                 f"{self.path} already holds a run: continue it with --resume {self.path}, "
                 "or give another --out"
             )
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and not (self.path.is_dir() and self._is_empty()):
             raise OptionError(f"{self.path} is not an empty folder: give another --out")
+
+    def _is_empty(self) -> bool:
+        """Or has only the empty rooms of a run that could not write its run.json."""
+        rooms = (self.samples, self.checkpoints)
+        return all(
+            each in rooms and each.is_dir() and not any(each.iterdir())
+            for each in self.path.iterdir()
+        )
 
     def create(self) -> None:
         """Make the folder and its rooms, those that are missing."""
@@ -88,6 +96,20 @@ class RunFolder:
         for folder in (self.path, self.samples, self.checkpoints):
             remove_leftovers(folder)
 
+    def claim(self, manifest: Manifest) -> None:
+        """Write the run.json of a new run; OptionError if another process was faster."""
+        try:
+            open(self.manifest, "xb").close()
+        except FileExistsError:
+            self.refuse_used()
+        except OSError as problem:
+            raise TinyganError(cannot_write(self.manifest, problem)) from problem
+        try:
+            self.write_manifest(manifest)
+        except BaseException:
+            self.manifest.unlink(missing_ok=True)
+            raise
+
     def write_manifest(self, manifest: Manifest) -> None:
         write_json(self.manifest, manifest)
 
@@ -97,7 +119,7 @@ class RunFolder:
             manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise OptionError(f"{self.path} is not a run folder: it has no run.json") from None
-        except (OSError, ValueError) as problem:
+        except (OSError, ValueError, RecursionError) as problem:
             raise OptionError(f"cannot read {self.manifest}: {problem}") from problem
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise OptionError(
@@ -107,7 +129,34 @@ class RunFolder:
         for name, kind in PARTS.items():
             if not isinstance(manifest.setdefault(name, kind()), kind):
                 raise OptionError(f"{self.manifest} is damaged: {name!r} is no {kind.__name__}")
+        if part := _unsound(manifest):
+            raise OptionError(f"{self.manifest} is damaged: {part} is not what tinygan writes")
         return manifest
+
+
+def _unsound(manifest: Manifest) -> str | None:
+    """The first part, of those that are worked with, that is no number or no text; or None."""
+    data = manifest["data"]
+    shift, number = data.get("shift", 0.0), (int, float)
+    parts: list[tuple[str, list[Any], Any]] = [
+        ("a step in 'warnings'", [_at(w, "step", None) for w in manifest["warnings"]], int),
+        (
+            "a time in 'sessions'",
+            [_at(each, "seconds", 0) for each in manifest["sessions"]],
+            number,
+        ),
+        ("'sha256' of 'data'", [data.get("sha256", "")], str),
+        ("'scale' of 'data'", [data.get("scale", 1.0)], number),
+        ("'shift' of 'data'", shift if isinstance(shift, list) else [shift], number),
+    ]
+    for what, values, kind in parts:
+        if not all(isinstance(value, kind) for value in values):
+            return what
+    return None
+
+
+def _at(entry: Any, key: str, missing: Any) -> Any:
+    return entry.get(key, missing) if isinstance(entry, dict) else missing
 
 
 class FolderLock:

@@ -105,7 +105,7 @@ class Run:
         if not resume:
             self.folder.refuse_used()
             self.folder.create()
-            self.folder.write_manifest(manifest)
+            self.folder.claim(manifest)
         elif not self._died_before_its_first_checkpoint():
             chosen = checkpoints.newest_checkpoint(self.folder.checkpoints, from_step)
             checkpoints.load_checkpoint(chosen, parts)
@@ -316,10 +316,8 @@ class Run:
             f"{self.folder.path} is already at step {self.start} of {self.total_steps}: nothing to "
             "do (--steps and --epochs count the total)"
         )
-        if not self.folder.curves.exists():  # killed between its last step and its pictures
-            self._draw_curves()
-        if not self.folder.animation.exists():
-            write_animation(self.folder.samples, self.folder.animation)
+        self._draw_curves()  # perhaps it was killed between its last step and its pictures
+        write_animation(self.folder.samples, self.folder.animation)
 
 
 def resume_command(folder: Path) -> str:

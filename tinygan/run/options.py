@@ -7,6 +7,7 @@ run.json recorded; only how long it goes on and how often it writes may then be 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -285,10 +286,5 @@ def _options(preset: Preset, values: Mapping[str, Any], **rest: Any) -> Options:
 
 
 def _fresh_folder(name: str) -> Path:
-    """runs/<name>-<date>-<time>, with a number behind it when two runs start in one second."""
-    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder, number = Path("runs") / stem, 1
-    while folder.exists():
-        number += 1
-        folder = Path("runs") / f"{stem}-{number}"
-    return folder
+    """runs/<name>-<date>-<time>-<process>: other runs may start in the same second."""
+    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
