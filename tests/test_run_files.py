@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tinygan.gan.objectives import OBJECTIVES
 from tinygan.nn import Dense, Sequential
 from tinygan.run import curves, pictures
 from tinygan.run.atomic import write_bytes, write_json
+from tinygan.run.figures import new_figure
 from tinygan.run.metrics_file import HEADER, METRICS, OLDER_HEADER, MetricsFile, read_metrics
 
 
@@ -108,6 +110,19 @@ def test_equilibrium_lines_are_where_the_losses_are(
     assert np.allclose(d_real + d_fake, 0.0, atol=1e-12)  # D is at rest there
     level, _ = curves.output_level(objective, real_target) or (None, "")
     assert level == pytest.approx(p)
+
+
+@pytest.mark.parametrize("real_target", [0.8, 0.9, 1.0])
+@pytest.mark.parametrize("halved", [False, True])
+@pytest.mark.parametrize("objective", ["minimax", "non-saturating", "lsgan"])
+def test_words_at_close_levels_make_room_for_one_another(objective, halved, real_target):
+    figure = new_figure(8.0, 3.0)
+    axes, rows = figure.subplots(), [0.1, 1.5]
+    metrics = {"step": [1.0, 2.0], "d_loss": rows, "g_loss": rows}
+    curves._losses(axes, metrics, curves.loss_lines(halved, objective, real_target))
+    figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+    assert all(below.y1 <= above.y0 + 2 for below, above in pairwise(boxes))
 
 
 def test_smoothing_keeps_lines_straight_and_lengths_equal() -> None:

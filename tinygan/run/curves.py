@@ -115,9 +115,13 @@ def write_curves(
 
 def _losses(axes: Axes, metrics: Metrics, levels: list[Level]) -> None:
     _draw(axes, metrics, ("d_loss", "loss of D", D_COLOUR), ("g_loss", "loss of G", G_COLOUR))
-    for level, words in levels:
-        _level(axes, level, words)
     _frame(axes, [*metrics["d_loss"], *metrics["g_loss"]], [0.0, *(level for level, _ in levels)])
+    low, high = axes.get_ylim()
+    for level, words in levels:  # two that are close make room for one another
+        close = [o for o, _ in levels if 0.0 < abs(o - level) < 0.09 * (high - low)]
+        _level(
+            axes, level, words, "center" if not close else "bottom" if level > min(close) else "top"
+        )
     axes.set_ylabel("loss")
 
 
@@ -195,10 +199,10 @@ def _draw(axes: Axes, metrics: Metrics, *columns: tuple[str, str, str]) -> None:
     )
 
 
-def _level(axes: Axes, level: float, words: str) -> None:
+def _level(axes: Axes, level: float, words: str, va: str = "center") -> None:
     axes.axhline(level, color=GREY, linestyle=(0, (5, 4)), linewidth=0.9, zorder=1.6)
     place = axes.get_yaxis_transform()  # x in parts of the panel, y in data
-    axes.text(1.005, level, words, transform=place, va="center", fontsize=8, color=GREY)
+    axes.text(1.005, level, words, transform=place, va=va, fontsize=8, color=GREY)
 
 
 def _frame(axes: Axes, values: Sequence[float], levels: Sequence[float]) -> None:
