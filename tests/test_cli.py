@@ -366,6 +366,10 @@ def test_a_damaged_run_json_is_one_line(
         ("data", {"sha256": None}),
         ("data", {"scale": "1"}),
         ("data", {"shift": [0.0, "x"]}),
+        ("data", {"shape": [2], "shift": [0.0, math.nan]}),
+        ("data", {"shape": [2], "shift": [0.0, 1.0, 2.0]}),
+        ("data", {"scale": math.inf}),
+        (None, {"sessions": [{"seconds": 10**400}]}),
     ],
 )
 def test_what_is_no_number_in_a_run_json_is_one_line(
@@ -409,7 +413,8 @@ def test_weights_that_are_not_finite_are_not_sampled(
     damage(folder, "G/0.W", math.nan)
     with pytest.raises(SystemExit):
         main(["sample", str(folder), "--out", str(tmp_path / "s.npz")])
-    assert "tensor G/0.W: not all numbers are finite" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "tensor G/0.W: not all numbers are finite; the newest good one before it" in errors
     assert not (tmp_path / "s.npz").exists()
 
 
@@ -577,7 +582,10 @@ PARZEN = (
 PARZEN += ' "standard_error": 1, "sigma": 1, "samples": 2}]'
 
 
-@pytest.mark.parametrize("content", ["{}", "[{}]", "[3]", "[", 100_000 * "[", PARZEN])
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[{}]", "[3]", "[", 100_000 * "[", PARZEN, PARZEN.replace('"high"', "1" + 400 * "0")],
+)
 def test_a_damaged_evaluation_is_one_line(
     edit: Callable[..., Path], capsys: pytest.CaptureFixture[str], content: str
 ) -> None:

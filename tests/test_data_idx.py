@@ -93,7 +93,7 @@ def test_dataset_refuses_what_does_not_fit() -> None:
     data = Dataset("toy", images, labels, {"slant": np.zeros(3)})
     assert len(data) == 3
     assert data.image_shape == (2, 2, 1)
-    with pytest.raises(TypeError, match=r"toy: images must be a numpy.ndarray, .*numpy.array\(a\)"):
+    with pytest.raises(TypeError, match=r"toy: images must be a numpy.ndarray, .*numpy.array\)"):
         Dataset("toy", images.tolist(), labels)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"toy: labels must be a numpy.ndarray"):
         Dataset("toy", images, labels.tolist())  # type: ignore[arg-type]

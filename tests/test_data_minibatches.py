@@ -59,6 +59,18 @@ def test_foreign_points_are_refused() -> None:
         TypeError, match=r"points must be a numpy.ndarray, got builtins list: convert"
     ):
         PointBatches(POINTS.tolist(), 2, Noise(0, get_backend("numpy")))
+    with pytest.raises(TypeError, match=r"p: points must be a numpy.ndarray"):
+        PointSet("p", POINTS.tolist())  # type: ignore[arg-type]
+
+
+def test_labels_of_another_library_are_refused() -> None:
+    images, noise = np.zeros((3, 2, 2, 1), np.uint8), Noise(0, get_backend("numpy"))
+    with pytest.raises(TypeError, match=r"labels must be a numpy.ndarray, got builtins list"):
+        Minibatches(images, 2, noise, (0.0, 1.0), labels=[0, 1, 2])
+    with pytest.raises(TypeError, match=r"images must be a numpy.ndarray, got builtins list"):
+        Minibatches(images.tolist(), 2, noise, (0.0, 1.0))
+    own = images.view(type("Own", (np.ndarray,), {}))
+    assert Minibatches(own, 2, noise, (0.0, 1.0))().shape == (2, 2, 2, 1)
 
 
 @pytest.mark.parametrize("points", [POINTS.astype("float64"), POINTS[0]])

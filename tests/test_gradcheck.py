@@ -240,6 +240,36 @@ class LooksAround(Layer):
         return None if dy is None else dy - dy.mean(0), dty - dty.mean(0)
 
 
+class LooksAtTheFirst(LooksAround):
+    """Takes the first sample off."""
+
+    def forward(self, x, cache):
+        return x - x[:1]
+
+    jvp = forward
+
+    def backward(self, dy, cache, param_grads=True, input_grad=True):
+        dx = dy.copy()
+        dx[0] -= dy.sum(0)
+        return dx
+
+    def jvp_backward(self, dy, dty, cache, param_grads=True):
+        return None if dy is None else self.backward(dy, cache), self.backward(dty, cache)
+
+
+class SharesItsTangent(Tanh):
+    """Its output is each call site's own; what jvp gives is not."""
+
+    buffer = None
+
+    def jvp(self, t, cache):
+        ty = super().jvp(t, cache)
+        if self.buffer is None or (self.buffer.shape, self.buffer.dtype) != (ty.shape, ty.dtype):
+            self.buffer = ty.copy()
+        self.buffer[...] = ty
+        return self.buffer
+
+
 class ReusesALoan(Tanh):
     """dx is written into the memory of the kept y."""
 
@@ -424,7 +454,9 @@ PLANTED = [
     (KeepsInItself(3, 2), (3,), r"interleaved: backward: W: relative error"),
     (SharesItsOutput(), (3,), r"interleaved: forward: y: relative error"),
     (KeepsTheTangent(), (3,), r"interleaved: jvp_backward: dx: relative error"),
+    (SharesItsTangent(), (3,), r"interleaved: jvp: ty: relative error"),
     (LooksAround(), (3,), r"couples_samples is False, .* changed: forward: y"),
+    (LooksAtTheFirst(), (3,), r"couples_samples is False, .* changed: forward: y"),
     (ReusesALoan(), (3,), r"jvp: ty|repeated after one forward"),
     (
         SaysItNeedsNothing(),
@@ -458,6 +490,7 @@ def test_a_layer_that_couples_samples_may_if_it_says_so():
     layer = LooksAround()
     layer.couples_samples = True
     check_layer(layer, (3,))
+    check_layer(Sequential(Dense(3, 2), layer), (3,))
 
 
 def test_a_layer_without_a_pass_is_told_how_to_leave_it_out():
@@ -468,7 +501,7 @@ def test_a_layer_without_a_pass_is_told_how_to_leave_it_out():
         def backward(self, dy, cache, param_grads=True, input_grad=True):
             return 2.0 * dy
 
-    with pytest.raises(GradientError, match=r"Doubles has no jvp; passes=\('backward',\)"):
+    with pytest.raises(GradientError, match=r"Doubles: Doubles has no jvp; passes= says which"):
         check_layer(Doubles(), (3,))
     check_layer(Doubles(), (3,), passes=("backward",))
 

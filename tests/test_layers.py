@@ -67,7 +67,7 @@ def test_dense(open_backend, n, n_in, n_out, bias):
 
 
 @geometries
-@given(batch, shapes, st.sampled_from([0.2, 0.3, 0.01, 0.0, 1.5, -1.0]))
+@given(batch, shapes, st.sampled_from([0.2, 0.3, 0.01, 0.0, -0.0, 1.5, -1.0]))
 def test_leaky_relu(open_backend, n, shape, slope):
     check_layer(LeakyReLU(slope), shape, batch=n, backend=open_backend)
 

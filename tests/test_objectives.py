@@ -202,6 +202,10 @@ def test_with_smoothed_labels_a_d_that_cannot_tell_stands_at_the_threshold(name,
         assert (abs(float((d_real + d_fake).sum())) < 1e-12) == flat
 
 
+def test_the_smallest_label_there_is_has_a_threshold():
+    assert make_objective(real_target=5e-324).threshold == pytest.approx(-745.1, abs=0.1)
+
+
 # ---- the best D, and what G descends against it --------------------------------------------------
 
 # Two distributions on five points, as counts of samples, and a direction in which q may move.

@@ -165,6 +165,8 @@ def test_load_refuses_another_optimisers_or_networks_state():
     other = Network(Dense(2, 2), (2,), get_backend("numpy", "float64"))
     with pytest.raises(CheckpointError, match=r"Adam of G: m has shape \(20,\) here and \(6,\)"):
         Adam(net).load(Adam(other).state())
+    with pytest.raises(TypeError, match=r"Adam of .*: m must be a numpy.ndarray"):
+        Adam(net).load(Adam(net).state() | {"m": Adam(net).state()["m"].tolist()})
 
 
 def test_a_step_does_not_write_to_the_gradient():

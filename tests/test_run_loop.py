@@ -304,7 +304,22 @@ def test_of_two_that_start_at_once_one_gets_the_folder(folder: Path) -> None:
     assert place.read_manifest()["preset"] == "the first"
 
 
-@pytest.mark.parametrize("how", ["truncated", "tampered", "missing", "json"])
+def test_a_process_killed_in_its_first_write_leaves_a_folder_to_start_in(folder: Path) -> None:
+    RunFolder(folder).create()
+    (folder / ".run.json.4711.new.tmp").write_text('{"format"')
+    assert Training(folder, 20).go().step == 20
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_a_file_system_without_links(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    assert Training(folder, 20).go().step == 20
+
+
+@pytest.mark.parametrize("how", ["truncated", "tampered", "missing", "json", "nested"])
 def test_a_damaged_checkpoint_is_refused_and_the_way_back_named(folder: Path, how: str) -> None:
     Training(folder, 40).go()
     path = folder / "checkpoints" / "step_0000040.safetensors"
@@ -316,6 +331,8 @@ def test_a_damaged_checkpoint_is_refused_and_the_way_back_named(folder: Path, ho
         path.write_bytes(content)
     elif how == "missing":
         path.unlink()
+    elif how == "nested":
+        path.with_suffix(".json").write_text(100_000 * "[")
     else:
         path.with_suffix(".json").write_text('{"format": 1, "step"')
     before = snapshot(folder)
@@ -372,8 +389,10 @@ def test_old_checkpoints_go_except_every_mth(folder: Path) -> None:
 
 def test_a_finished_run_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Training(folder, 20).go()
+    long_ago = (folder / "checkpoints" / "step_0000020.json").stat().st_mtime_ns - 1
     for old in ("samples.gif", "losses.png"):  # as a run killed after its last step leaves them
         (folder / old).write_bytes(b"of an earlier step")
+        os.utime(folder / old, ns=(long_ago, long_ago))
     before = (folder / "metrics.csv").read_bytes()
     again = Training(folder, 20, resume=True).go()
     assert again.step == 0
@@ -381,6 +400,16 @@ def test_a_finished_run_says_so(folder: Path, capsys: pytest.CaptureFixture[str]
     assert (folder / "metrics.csv").read_bytes() == before
     for drawn in ("samples.gif", "losses.png"):
         assert (folder / drawn).read_bytes() != b"of an earlier step"
+
+
+def test_what_is_drawn_already_is_left_alone(folder: Path) -> None:
+    """One may have removed a few grids since, or made the folder read-only."""
+    Training(folder, 20).go()
+    (folder / "samples" / "step_0000010.png").unlink()
+    (folder / "metrics.csv").unlink()
+    before = snapshot(folder)
+    Training(folder, 20, resume=True).go()
+    assert snapshot(folder) == before
 
 
 def test_a_folder_in_use_is_never_overwritten(folder: Path) -> None:

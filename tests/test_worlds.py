@@ -204,6 +204,7 @@ OBJECTS = np.array([[{}, 1], [2, 3]], dtype=object)
         (np.zeros((9, 2)), "all 9 points are equal"),
         (np.arange(18.0).reshape(9, 2) + 1e16, "too near to one another beside 1.0e[+]16"),
         (np.array([[1.7e308, 0.0], [-1.7e308, 1.0]]), "1.7e[+]308 is too large: divide"),
+        (np.array([[2e300, 0.0], [0.0, 1.0]]), "2.0e[+]300 is too large: divide"),
         (np.zeros((9, 2), bool), "expected real numbers, got an array of bool"),
         (np.zeros((9, 2), complex), "expected real numbers, got an array of complex"),
         (np.array([["a", "b"]]), "expected real numbers, got an array of <U1"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class TinyganError(Exception):
     """Base of all of them; command lines print ``error: ...`` and exit with status 2."""
@@ -52,13 +50,3 @@ class CaptureWarning(UserWarning):
 def first_line(problem: Exception) -> str:
     """What another library's error says, in one line."""
     return next(iter(str(problem).strip().splitlines()), type(problem).__name__)
-
-
-def require_numpy(array: Any, what: str) -> None:
-    """Raise TypeError, naming the fix, unless it is a numpy.ndarray."""
-    library = type(array).__module__.partition(".")[0]
-    if library != "numpy":
-        raise TypeError(
-            f"{what} must be a numpy.ndarray, got {library} {type(array).__name__}: "
-            "convert it first (numpy.array(a), tensor.numpy(), cupy.asnumpy(a))"
-        )

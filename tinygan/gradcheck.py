@@ -10,7 +10,6 @@ tensor, the error and the entry. Derivation: docs/gradient-checking.md.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -159,7 +158,9 @@ def check_layer(
         try:
             _Battery(layer, input_shape, batch, mode, *rest).run()
         except NotImplementedError as error:
-            raise GradientError(f"{error}; passes=('backward',), say, leaves others out") from error
+            words = str(error) or "a pass is not there"
+            hint = "passes= says which of backward, jvp and jvp_backward there are"
+            raise GradientError(f"{layer}: {words}; {hint}") from error
 
 
 # ---- central differences -----------------------------------------------------------------------
@@ -577,19 +578,16 @@ class _Battery:
             self.same(rule, self.ask_reverse(site, net), want)
 
     def couples_as_it_says(self) -> None:
-        """Unless it `couples_samples`, an output hears of its own samples alone: [alg.8]."""
-        layers = [layer for _, layer in self.net.layers()]
-        own = math.prod(layer.pack for layer in layers)
-        if any(layer.couples_samples for layer in layers) or len(self.x) == own:
+        """Unless it `couples_samples`, an output hears of its own sample alone: [alg.8]."""
+        if any(layer.couples_samples for _, layer in self.net.layers()):
             return
-        others = self.x.copy()
-        others[own:] = self.other_x[own:]
-        first, second = (
-            self.host(self.net, self.forward(self.net, x, self.site()))[:1]
-            for x in (self.x, others)
-        )
-        rule = "couples_samples is False, and other samples were changed"
-        self.same(rule, {"forward: y": second}, {"forward: y": first})
+        y = self.host(self.net, self.forward(self.net, self.x, self.site()))
+        for i in (0, len(y) - 1):
+            others = self.other_x.copy()
+            others[i] = self.x[i]
+            moved = self.host(self.net, self.forward(self.net, others, self.site()))
+            rule = f"couples_samples is False, and all samples but number {i} were changed"
+            self.same(rule, {"forward: y": moved[i]}, {"forward: y": y[i]})
 
     def keeps_dtype(self) -> None:
         """float32 in, float32 out (`host` looks at each array), and nearly the same numbers."""

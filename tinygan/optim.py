@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tinygan.backend import Numbers
-from tinygan.errors import CheckpointError, OptionError, require_numpy
+from tinygan.backend import Numbers, require_numpy
+from tinygan.errors import CheckpointError, OptionError
 from tinygan.nn.network import Network
 
 Schedule = Callable[[int], float]  # number of updates already made -> value

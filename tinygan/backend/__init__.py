@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tinygan.backend.interface import Array, Backend, Numbers
-from tinygan.backend.numpy_backend import NumpyBackend
+from tinygan.backend.numpy_backend import NumpyBackend, require_numpy
 from tinygan.errors import BackendError
 
-__all__ = ["Array", "Backend", "Numbers", "get_backend"]
+__all__ = ["Array", "Backend", "Numbers", "get_backend", "require_numpy"]
 
 NAMES = ("auto", "numpy", "cupy")
 NO_TF32 = "tf32 is a mode of NVIDIA tensor cores: take --backend cupy, or leave --precision out"

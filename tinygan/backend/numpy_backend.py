@@ -35,6 +35,16 @@ TRANSPOSED, WIDE, NARROW, SHORT, STRIP = 1200, 64, 8, 32, 256
 LINE = 64  # bytes of a line of cache
 
 
+def require_numpy(array: Any, what: str, place: str = "") -> None:
+    """Raise TypeError, naming the fix, unless it is a numpy.ndarray."""
+    if not isinstance(array, np.ndarray):
+        kind = f"{type(array).__module__.split('.')[0]} {type(array).__name__}"
+        raise TypeError(
+            f"{what} must be a numpy.ndarray{place}, got {kind}: "
+            "convert it on its own side first (cupy.asnumpy(a), tensor.numpy(), numpy.array)"
+        )
+
+
 class NumpyBackend(Backend):
     """Arrays are numpy.ndarray; everything has happened when a call returns."""
 
@@ -67,12 +77,7 @@ class NumpyBackend(Backend):
         return np.array(array, order="C")  # memory order is a matter between layers
 
     def check(self, array: Any, what: str) -> None:
-        if not isinstance(array, np.ndarray):
-            kind = f"{type(array).__module__.split('.')[0]} {type(array).__name__}"
-            raise TypeError(
-                f"{what} must be a numpy.ndarray for the numpy backend, got {kind}: "
-                "convert it on its own side first (cupy.asnumpy(a), tensor.numpy(), numpy.array)"
-            )
+        require_numpy(array, what, " for the numpy backend")
 
     def philox(
         self,

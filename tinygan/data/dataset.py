@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygan.errors import DataError, require_numpy
+from tinygan.backend import require_numpy
+from tinygan.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygan.backend import Array
+from tinygan.backend import Array, require_numpy
 from tinygan.data.order import Order
-from tinygan.errors import DataError, RangeWarning, require_numpy
+from tinygan.errors import DataError, RangeWarning
 from tinygan.noise import Noise
 
 

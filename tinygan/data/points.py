@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tinygan.backend import Array
+from tinygan.backend import Array, require_numpy
 from tinygan.data.order import Order
-from tinygan.errors import DataError, require_numpy
+from tinygan.errors import DataError
 from tinygan.noise import Noise
 
 

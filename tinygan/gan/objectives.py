@@ -188,4 +188,6 @@ def _cross_entropy(
 
 def _undecided(real_target: float) -> float:
     """The logit of the best D where it cannot tell, and answers t/2: [monitor.9]."""
-    return math.log(real_target / (2.0 - real_target)) if real_target > 0.0 else -math.inf
+    if real_target <= 0.0:
+        return -math.inf
+    return math.log(real_target) - math.log(2.0 - real_target)

@@ -20,7 +20,7 @@ class LeakyReLU(Layer):
         super().__init__()
         if not math.isfinite(slope):
             raise OptionError(f"LeakyReLU's slope is a finite number, not {slope}")
-        self.slope = slope
+        self.slope = slope + 0.0  # -0.0, too, leaves signs as they are
 
     def needs(self, cache: Cache) -> str:
         return "x" if self.slope < 0.0 else "y"  # which of them has the sign of x; y lies nearer

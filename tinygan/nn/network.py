@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from tinygan.backend import Array, Backend
-from tinygan.errors import CheckpointError, ShapeError, require_numpy
+from tinygan.backend import Array, Backend, require_numpy
+from tinygan.errors import CheckpointError, ShapeError
 from tinygan.nn.cache import Cache
 from tinygan.nn.layer import Layer, Shape
 from tinygan.noise import Noise

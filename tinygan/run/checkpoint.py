@@ -154,7 +154,8 @@ def load_checkpoint(checkpoint: Checkpoint, parts: Mapping[str, Stateful]) -> No
         network = isinstance(parts[name.split("/")[0]], Network)
         if network and not np.isfinite(given[name]).all():
             raise CheckpointError(
-                f"checkpoint {checkpoint.tensor_path}, tensor {name}: not all numbers are finite"
+                f"checkpoint {checkpoint.tensor_path}, tensor {name}: not all numbers are finite; "
+                + _advice(list_checkpoints(checkpoint.folder), checkpoint)
             )
     for part, stateful in parts.items():
         prefix = part + "/"

@@ -156,7 +156,7 @@ def _is_result(result: Any) -> bool:
     """Whether it is one that can be put into words."""
     try:
         return result.get("metric", "parzen") in METRICS and bool(describe(result))
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return False
 
 

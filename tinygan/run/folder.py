@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from tinygan.errors import OptionError, TinyganError
-from tinygan.run.atomic import cannot_write, remove_leftovers, write_json
+from tinygan.run.atomic import TEMPORARY, cannot_write, remove_leftovers, write_json
 
 FORMAT = 1
 Manifest = dict[str, Any]
@@ -76,12 +78,11 @@ class RunFolder:
             raise OptionError(f"{self.path} is not an empty folder: give another --out")
 
     def _is_empty(self) -> bool:
-        """Or has only the empty rooms of a run that could not write its run.json."""
+        """Or has only what is left of a run that did not come to write its run.json."""
+        left = set(self.path.glob(f".run.json.*{TEMPORARY}"))
         rooms = (self.samples, self.checkpoints)
-        return all(
-            each in rooms and each.is_dir() and not any(each.iterdir())
-            for each in self.path.iterdir()
-        )
+        left |= {room for room in rooms if room.is_dir() and not any(room.iterdir())}
+        return left >= set(self.path.iterdir())
 
     def create(self) -> None:
         """Make the folder and its rooms, those that are missing."""
@@ -98,17 +99,16 @@ class RunFolder:
 
     def claim(self, manifest: Manifest) -> None:
         """Write the run.json of a new run; OptionError if another process was faster."""
+        whole = self.path / f".run.json.{os.getpid()}.new{TEMPORARY}"
         try:
-            open(self.manifest, "xb").close()
+            write_json(whole, manifest)
+            os.link(whole, self.manifest)  # unlike a rename, refuses where there is one
         except FileExistsError:
             self.refuse_used()
-        except OSError as problem:
-            raise TinyganError(cannot_write(self.manifest, problem)) from problem
-        try:
+        except OSError:  # a file system without links
             self.write_manifest(manifest)
-        except BaseException:
-            self.manifest.unlink(missing_ok=True)
-            raise
+        finally:
+            whole.unlink(missing_ok=True)
 
     def write_manifest(self, manifest: Manifest) -> None:
         write_json(self.manifest, manifest)
@@ -137,22 +137,23 @@ class RunFolder:
 def _unsound(manifest: Manifest) -> str | None:
     """The first part, of those that are worked with, that is no number or no text; or None."""
     data = manifest["data"]
-    shift, number = data.get("shift", 0.0), (int, float)
-    parts: list[tuple[str, list[Any], Any]] = [
-        ("a step in 'warnings'", [_at(w, "step", None) for w in manifest["warnings"]], int),
-        (
-            "a time in 'sessions'",
-            [_at(each, "seconds", 0) for each in manifest["sessions"]],
-            number,
-        ),
-        ("'sha256' of 'data'", [data.get("sha256", "")], str),
-        ("'scale' of 'data'", [data.get("scale", 1.0)], number),
-        ("'shift' of 'data'", shift if isinstance(shift, list) else [shift], number),
-    ]
-    for what, values, kind in parts:
-        if not all(isinstance(value, kind) for value in values):
-            return what
-    return None
+    shift, shape = data.get("shift", 0.0), data.get("shape")
+    shifts = shift if isinstance(shift, list) else [shift]
+    if isinstance(shift, list) and [len(shift)] != shape:
+        return "'shift' of 'data'"
+    if not isinstance(data.get("sha256", ""), str):
+        return "'sha256' of 'data'"
+    numbers = {
+        "a step in 'warnings'": [_at(w, "step", None) for w in manifest["warnings"]],
+        "a time in 'sessions'": [_at(s, "seconds", 0) for s in manifest["sessions"]],
+        "'scale' of 'data'": [data.get("scale", 1.0)],
+        "'shift' of 'data'": shifts,
+    }
+    return next((what for what, each in numbers.items() if not all(map(_is_number, each))), None)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max
 
 
 def _at(entry: Any, key: str, missing: Any) -> Any:

@@ -17,7 +17,7 @@ from tinygan.gan.algorithm1 import METRICS
 from tinygan.gan.monitor import Monitor
 from tinygan.gan.objectives import CROSS_ENTROPIES
 from tinygan.run import checkpoint as checkpoints
-from tinygan.run.checkpoint import Stateful
+from tinygan.run.checkpoint import Checkpoint, Stateful
 from tinygan.run.curves import write_curves
 from tinygan.run.folder import FolderLock, Manifest, RunFolder
 from tinygan.run.interrupt import StopSignals
@@ -316,8 +316,17 @@ class Run:
             f"{self.folder.path} is already at step {self.start} of {self.total_steps}: nothing to "
             "do (--steps and --epochs count the total)"
         )
-        self._draw_curves()  # perhaps it was killed between its last step and its pictures
-        write_animation(self.folder.samples, self.folder.animation)
+        # Perhaps it was killed between its last step and its pictures.
+        saved = Checkpoint(self.folder.checkpoints, self.start).json_path
+        if _older(self.folder.curves, saved):
+            self._draw_curves()
+        if _older(self.folder.animation, saved):
+            write_animation(self.folder.samples, self.folder.animation)
+
+
+def _older(picture: Path, saved: Path) -> bool:
+    """Whether it is not there, or was drawn before `saved` was written."""
+    return not picture.exists() or picture.stat().st_mtime_ns < saved.stat().st_mtime_ns
 
 
 def resume_command(folder: Path) -> str:

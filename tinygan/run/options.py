@@ -287,4 +287,9 @@ def _options(preset: Preset, values: Mapping[str, Any], **rest: Any) -> Options:
 
 def _fresh_folder(name: str) -> Path:
     """runs/<name>-<date>-<time>-<process>: other runs may start in the same second."""
-    return Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    folder, number = Path("runs") / stem, 1
+    while folder.exists():
+        number += 1
+        folder = Path("runs") / f"{stem}-{number}"
+    return folder
