@@ -576,15 +576,14 @@ def test_a_run_is_measured_on_its_own_data_only(
     assert "these are not the data the run was started with" in capsys.readouterr().err
 
 
-PARZEN = (
-    '[{"metric": "parzen", "step": 1, "points": 2, "data": "d", "split": "test", "mean": "high",'
-)
-PARZEN += ' "standard_error": 1, "sigma": 1, "samples": 2}]'
+PARZEN = '[{"metric": "parzen", "step": 1, "points": 2, "data": "d", "split": "test", '
+PARZEN += '"mean": "high", "standard_error": 1, "sigma": 1, "samples": 2}]'
+TOO_HIGH = PARZEN.replace('"high"', "1" + 400 * "0")
 
 
 @pytest.mark.parametrize(
     "content",
-    ["{}", "[{}]", "[3]", "[", 100_000 * "[", PARZEN, PARZEN.replace('"high"', "1" + 400 * "0")],
+    ["{}", "[{}]", "[3]", "[", 100_000 * "[", PARZEN, TOO_HIGH],
 )
 def test_a_damaged_evaluation_is_one_line(
     edit: Callable[..., Path], capsys: pytest.CaptureFixture[str], content: str
