@@ -14,6 +14,7 @@ from tinygan.data.worlds import load_world, pair_mixture, ring_mixture
 from tinygan.gan import ORDERS
 from tinygan.metrics.density import best_discriminator, blurred_mixture, blurred_samples
 from tinygan.nn import Dense, LeakyReLU, Pack, Sequential, Tanh
+from tinygan.run import plane
 from tinygan.run.pictures import write_animation
 from tinygan.run.plane import SIDE, PlanePicture, View, write_points
 
@@ -91,10 +92,16 @@ def test_samples_that_make_no_pack_are_seen_more_than_once(tmp_path):
     picture(tmp_path / "f.png", samples)
 
 
-def test_smoothed_labels_move_the_line_of_indecision():
-    game = make_game(RING)
-    game.objective = make_objective(real_target=0.4)
-    assert PlanePicture(RING, game).threshold(np.zeros((8, 2))) == pytest.approx(0.2, rel=1e-12)
+@pytest.mark.parametrize("t", [0.0, 0.4, 1.0])
+def test_smoothed_labels_move_the_line_of_indecision_and_the_shades(t, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plane, "shade", lambda *_: drawn.append(_[-1]))
+    picture = PlanePicture(MOONS, make_game(MOONS, real_target=t))
+    picture(tmp_path / "f.png", np.zeros((8, 2)))
+    assert picture.threshold(np.zeros((8, 2))) == pytest.approx(t / 2, rel=1e-12)
+    assert drawn[0][4] == pytest.approx(t / 2, abs=1e-6)  # between orange and blue
+    assert drawn[0][-1] == pytest.approx(t, abs=2e-6)
+    assert (np.diff(drawn[0]) > 0.0).all()
 
 
 def loss_of_G(game: Game, points: np.ndarray, objective: str, packing: int) -> float:

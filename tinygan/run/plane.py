@@ -148,7 +148,8 @@ class PlanePicture:
 
     def _draw_game(self, axes: Axes, samples: np.ndarray) -> None:
         """D's surface, its line of indecision, both kinds of points, arrows at some fakes."""
-        surface, middle, levels = self.surface(), self.threshold(samples), LEVELS
+        surface, middle = self.surface(), self.threshold(samples)
+        levels = 2.0 * max(middle, 1e-6) * LEVELS  # the best D of smoothed labels is t p/(p + q)
         if not self.game.objective.probability:
             reach = float(np.percentile(np.abs(surface - middle), 98)) or 1.0
             levels = middle + reach * (2.0 * LEVELS - 1.0)
