@@ -21,13 +21,15 @@ class LeakyReLU(Layer):
         if not math.isfinite(slope):
             raise OptionError(f"LeakyReLU's slope is a finite number, not {slope}")
         self.slope = slope + 0.0  # -0.0, too, leaves signs as they are
+        # Where the signs of x are: in y, which the next layer often keeps, if the slope is not < 0.
+        self._signs_in = "x" if self.slope < 0.0 else "y"
 
     def needs(self, cache: Cache) -> str:
-        return "x" if self.slope < 0.0 else "y"  # which of them has the sign of x; y lies nearer
+        return self._signs_in
 
     def forward(self, x: Array, cache: Cache) -> Array:
         y = cache.backend.leaky(x, self.slope, out=cache.like("y", x))
-        cache.keep("signs", x if self.slope < 0.0 else y)  # [act.4] and, at slope 0, ReLU  [act.5]
+        cache.keep("signs", x if self._signs_in == "x" else y)  # [act.4], at slope 0 ReLU [act.5]
         return y
 
     def _times_df(self, a: Array, cache: Cache, name: str) -> Array:

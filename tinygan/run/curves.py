@@ -118,10 +118,11 @@ def _losses(axes: Axes, metrics: Metrics, levels: list[Level]) -> None:
     _frame(axes, [*metrics["d_loss"], *metrics["g_loss"]], [0.0, *(level for level, _ in levels)])
     low, high = axes.get_ylim()
     for level, words in levels:  # two that are close make room for one another
-        close = [o for o, _ in levels if 0.0 < abs(o - level) < 0.09 * (high - low)]
-        _level(
-            axes, level, words, "center" if not close else "bottom" if level > min(close) else "top"
-        )
+        va = "center"
+        for other, _ in levels:
+            if 0.0 < abs(other - level) < 0.09 * (high - low):
+                va = "bottom" if level > other else "top"
+        _level(axes, level, words, va)
     axes.set_ylabel("loss")
 
 

@@ -115,9 +115,7 @@ class PlanePicture:
         out = D.backend.to_host(logits)[:, 0].astype(np.float64)
         if objective.flipped:
             out = -out
-        if objective.probability:
-            out = 0.5 * (1.0 + np.tanh(0.5 * out))
-        return np.asarray(out)
+        return np.asarray(_sigmoid(out) if objective.probability else out)
 
     def pull(self, samples: NDArray[Any]) -> Floats:
         """-dL_G/dx at each sample, (N, 2): where G's loss, as its objective has it, falls."""
@@ -131,8 +129,8 @@ class PlanePicture:
         """Where D is undecided, on the scale of `surface`."""
         objective = self.game.objective
         if objective.threshold is not None:
-            t = objective.threshold
-            return 0.5 * (1.0 + math.tanh(0.5 * t)) if objective.probability else t
+            middle = objective.threshold
+            return float(_sigmoid(middle)) if objective.probability else middle
         n = max(min(len(samples), len(self.data)) // self.packing, 1) * self.packing
         both = [
             self._outputs(np.resize(points, (n, 2))).mean()  # some again, if they make no pack
@@ -149,8 +147,9 @@ class PlanePicture:
     def _draw_game(self, axes: Axes, samples: np.ndarray) -> None:
         """D's surface, its line of indecision, both kinds of points, arrows at some fakes."""
         surface, middle = self.surface(), self.threshold(samples)
-        levels = 2.0 * max(middle, 1e-6) * LEVELS  # the best D of smoothed labels is t p/(p + q)
-        if not self.game.objective.probability:
+        if self.game.objective.probability:
+            levels = 2.0 * max(middle, 1e-6) * LEVELS  # smoothed to t, the best is t p/(p + q)
+        else:
             reach = float(np.percentile(np.abs(surface - middle), 98)) or 1.0
             levels = middle + reach * (2.0 * LEVELS - 1.0)
         shade(axes, self.view, surface, levels)
@@ -221,6 +220,10 @@ class PlanePicture:
         figure.text(side, top, step, fontsize=12, weight="bold", color=INK)
         figure.text(1.0 - side, top, "; ".join(words), fontsize=10.5, color=GREY, ha="right")
         _draw_key(figure, known=len(figure.axes) > 1)
+
+
+def _sigmoid(logits: Any) -> Any:
+    return 0.5 * (1.0 + np.tanh(0.5 * logits))
 
 
 def shade(axes: Axes, view: View, surface: Floats, levels: Floats) -> None:
