@@ -1,11 +1,4 @@
-"""Is a gradient right? Central differences, and the battery that every layer here goes through.
-
-    from tinygan.gradcheck import check_layer
-    check_layer(MyLayer(3, 4), input_shape=(3,))
-
-returns nothing if all is well, else raises a GradientError that names the layer, the pass, the
-tensor, the error and the entry. Derivation: docs/gradient-checking.md.
-"""
+"""The battery: the rules that every layer here keeps, each tried on the layer it is given."""
 
 from __future__ import annotations
 
@@ -14,115 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinygan.backend import Array, Backend, get_backend
+from tinygan.gradcheck.differences import (
+    FLOOR,
+    STEPS,
+    TOLERANCE,
+    GradientError,
+    check_gradients,
+    compare,
+    moving,
+    nearer,
+)
 from tinygan.nn.cache import Cache
 from tinygan.nn.layer import Layer, Shape
 from tinygan.nn.network import Network
 from tinygan.nn.sequential import Sequential
 from tinygan.noise import Noise
 
-Host = NDArray[np.float64]
-Arrays = dict[str, Host]  # "pass: tensor" -> values
-
 PASSES = ("backward", "jvp", "jvp_backward")
-TOLERANCE = 1e-6  # of central differences in float64
 SAME = 1e-11  # of two ways to compute the same thing: rounding alone
-# Step widths of the differences. The first balances truncation h² against rounding 1e-16 / h. A
-# difference across a kink is wrong at a wide step and right at a narrow one; a wrong gradient is
-# wrong at all of them.
-STEPS = (1e-5, 1e-6, 1e-7)
-# An entry counts as zero beside a gradient a thousand times as large: the bias in front of a
-# BatchNorm has no gradient at all, and its rounding noise must not be divided by itself.
-FLOOR = 1e-3
-
-
-class GradientError(AssertionError):
-    """A gradient is wrong, or a layer breaks one of the rules; the message says which and where."""
-
-
-def relative_error(got: Any, expected: Any, floor: float = 0.0) -> float:
-    """max |got - expected| / max(max |expected|, floor): [check.2].
-
-    Arrays of one shape; infinite if `got` holds a NaN or an infinity, 0 if both are all zero.
-    """
-    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
-    if not (np.isfinite(got).all() and np.isfinite(expected).all()):
-        return float("inf")
-    difference = float(np.abs(got - expected).max(initial=0.0))
-    scale = max(float(np.abs(expected).max(initial=0.0)), floor)
-    return difference / scale if difference > 0.0 and scale > 0.0 else float(difference > 0.0)
-
-
-def check_gradient(
-    f: Callable[[Any], float],
-    x: Any,
-    grad: Any,
-    *,
-    name: str = "gradient",
-    tolerance: float = TOLERANCE,
-    floor: float = 0.0,
-    entries: int = 200,
-) -> float:
-    """Compare `grad`, said to be df/dx, with central differences of f; return the relative error.
-
-    f takes a float64 NumPy array of the shape of x and returns a number. Of a larger x, `entries`
-    entries are tried. Raises GradientError if the error exceeds `tolerance`.
-    """
-    return check_gradients({name: (f, x, grad)}, tolerance=tolerance, floor=floor, entries=entries)
-
-
-def check_gradients(
-    parts: Mapping[str, tuple[Callable[[Any], float], Any, Any]],
-    *,
-    tolerance: float = TOLERANCE,
-    floor: float = 0.0,
-    entries: int = 200,
-) -> float:
-    """`check_gradient` for the parts (f, x, grad) of one gradient, by name.
-
-    Each part's error is relative to its own largest entry, or to `FLOOR` times the largest entry
-    of all parts where that is more. Returns the largest error.
-    """
-    tried = {}
-    for name, (f, x, grad) in parts.items():
-        x, grad = np.array(x, np.float64), np.asarray(grad, np.float64)
-        if grad.shape != x.shape:
-            raise GradientError(f"{name}: has shape {grad.shape}, expected {x.shape}")
-        index = _some(x.size, entries)
-        tried[name] = (f, x, index, grad.reshape(-1)[index], _differences(f, x, index, STEPS[0]))
-    whole = max((np.abs(d).max(initial=0.0) for *_, d in tried.values()), default=0.0)
-    floor = max(floor, FLOOR * float(whole))
-    return max(
-        (_settle(name, *part, tolerance, floor) for name, part in tried.items()), default=0.0
-    )
-
-
-def check_parameters(
-    loss: Callable[[], float], network: Network, *, name: str = "loss", entries: int = 200
-) -> float:
-    """Compare `network.gradients`, as they stand, with differences of loss() by each parameter.
-
-    For a network in float64. loss() computes a number anew from the network's parameters; they
-    are moved one by one and put back. Returns the largest relative error.
-    """
-    to_host = network.backend.to_host
-    layers = dict(network.layers())
-
-    def gradient(path: str) -> Any:
-        layer, _, parameter = path.rpartition(".")
-        return to_host(layers[layer + "." if layer else ""].views["d" + parameter])
-
-    parts = {
-        f"{name}, {network.name} {path}": (
-            _moving(network, view, loss),
-            to_host(view),
-            gradient(path),
-        )
-        for path, view in network.named_parameters().items()
-    }
-    return check_gradients(parts, entries=entries)
 
 
 def check_layer(
@@ -161,89 +65,6 @@ def check_layer(
             words = str(error) or "a pass is not there"
             hint = "passes= says which of backward, jvp and jvp_backward there are"
             raise GradientError(f"{layer}: {words}; {hint}") from error
-
-
-# ---- central differences -----------------------------------------------------------------------
-
-
-def _some(size: int, entries: int) -> NDArray[np.int64]:
-    if size <= entries:
-        return np.arange(size)
-    return np.sort(np.random.default_rng(0).choice(size, entries, replace=False))
-
-
-def _differences(f: Callable[[Any], float], x: Host, index: Any, step: float) -> Host:
-    """(f(x + h e) - f(x - h e)) / 2h for the entries `index` of x: [check.1]."""
-    values, moved = np.empty(len(index)), x.copy()
-    flat = moved.reshape(-1)
-    for k, i in enumerate(index):
-        here = float(flat[i])
-        h = step * max(1.0, abs(here))
-        flat[i] = here + h
-        up = f(moved)
-        flat[i] = here - h
-        values[k] = (up - f(moved)) / (2.0 * h)  # [check.1]
-        flat[i] = here
-    return values
-
-
-def _settle(
-    name: str,
-    f: Callable[[Any], float],
-    x: Host,
-    index: NDArray[np.int64],
-    got: Host,
-    expected: Host,
-    tolerance: float,
-    floor: float,
-) -> float:
-    """The relative error, doubtful entries tried again at narrower steps."""
-    scale = max(float(np.abs(expected).max(initial=0.0)), floor)
-    for step in STEPS[1:]:
-        doubt = np.flatnonzero(np.abs(got - expected) > tolerance * scale)
-        again = _differences(f, x, index[doubt], step)
-        expected[doubt] = _nearer(got[doubt], expected[doubt], again)
-    places = [tuple(map(int, np.unravel_index(i, x.shape))) for i in index]
-    return _compare(name, got, expected, tolerance, floor, places)
-
-
-def _nearer(got: Host, first: Host, second: Host) -> Host:
-    return np.where(np.abs(got - second) < np.abs(got - first), second, first)
-
-
-def _compare(
-    name: str, got: Host, expected: Host, tolerance: float, floor: float, places: Any = None
-) -> float:
-    if got.shape != expected.shape:
-        raise GradientError(f"{name} has shape {got.shape}, expected {expected.shape}")
-    error = relative_error(got, expected, floor)  # [check.2]
-    if error > tolerance:
-        flat = np.abs(got - expected).reshape(-1)
-        worst = int(np.where(np.isnan(flat), np.inf, flat).argmax())
-        place = places[worst] if places else tuple(map(int, np.unravel_index(worst, got.shape)))
-        raise GradientError(
-            f"{name}: relative error {error:.2e} > {tolerance:.0e}, worst at {place}: "
-            f"expected {expected.reshape(-1)[worst]:.9g}, got {got.reshape(-1)[worst]:.9g}"
-        )
-    return error
-
-
-def _moving(network: Network, view: Array, loss: Callable[[], float]) -> Callable[[Any], float]:
-    """loss as a function of one parameter, which is put back afterwards."""
-
-    before = view.copy()
-
-    def f(value: Any) -> float:
-        view[...] = network.backend.from_host(value)
-        try:
-            return loss()
-        finally:
-            view[...] = before
-
-    return f
-
-
-# ---- the battery -------------------------------------------------------------------------------
 
 
 class _Battery:
@@ -373,7 +194,7 @@ class _Battery:
         for name, value in got.items():
             if name in expected:
                 message = f"{self.who}: {rule}: {name}"
-                _compare(message, value, expected[name], tolerance, FLOOR * whole)
+                compare(message, value, expected[name], tolerance, FLOOR * whole)
 
     # ---- the rules -----------------------------------------------------------------------------
 
@@ -458,8 +279,8 @@ class _Battery:
         if dty is not None:
             parts["dt"] = (lambda t: value(self.x, t), self.t)
         for name, view in net.named_parameters().items():
-            moving = _moving(net, view, lambda: value(self.x, self.t))
-            parts[name] = (moving, net.backend.to_host(view))
+            part = moving(net, view, lambda: value(self.x, self.t))
+            parts[name] = (part, net.backend.to_host(view))
         check_gradients(
             {
                 f"{self.who}: {label}: {name}": (*part, answers[f"{label}: {name}"])
@@ -477,8 +298,8 @@ class _Battery:
         for h in STEPS:
             up, down = (self.moved(self.net, site, self.x, s * h) for s in (1, -1))
             difference = (up - down) / (2.0 * h)
-            best = difference if best is None else _nearer(ty, best, difference)
-        _compare(f"{self.who}: jvp: ty", ty, best, self.tolerance, FLOOR * np.abs(self.t).max())
+            best = difference if best is None else nearer(ty, best, difference)
+        compare(f"{self.who}: jvp: ty", ty, best, self.tolerance, FLOOR * np.abs(self.t).max())
 
     def is_adjoint(self) -> None:
         """<dy, J t> = <Jᵀdy, t>, to rounding: [vjp.4]."""
@@ -490,7 +311,7 @@ class _Battery:
         left, right = self.dy * answers["jvp: ty"], answers["backward: dx"] * self.t
         floor = float(np.abs(left).sum() + np.abs(right).sum())
         name = f"{self.who}: {rule} <dy, jvp(t)> = <backward(dy), t>"
-        _compare(name, np.sum(right)[None], np.sum(left)[None], SAME, floor)
+        compare(name, np.sum(right)[None], np.sum(left)[None], SAME, floor)
 
     def adds(self) -> None:
         """Parameter gradients are added to; the two switches only leave things out."""
@@ -612,5 +433,5 @@ class _Battery:
         sides = np.stack([(here - down) / h, (up - here) / h])
         ty = answers["jvp: ty"]
         between = np.clip(ty, sides.min(axis=0), sides.max(axis=0))
-        _compare(f"{self.who}: at a tie: jvp: ty", ty, between, 1e-3, float(np.abs(sides).max()))
+        compare(f"{self.who}: at a tie: jvp: ty", ty, between, 1e-3, float(np.abs(sides).max()))
         self.adjoint("at a tie:", answers)
