@@ -4,7 +4,7 @@ List:   python examples/break_it.py
 One:    python examples/break_it.py collapsed
 All:    python examples/break_it.py all
 
-Each case plays the same small game twice, broken and mended, on one core in about half a minute.
+Each case plays the same small game twice, broken and mended, on one core in about ten seconds.
 It leaves one picture, NAME.png, in runs/break-it (--out DIR): the curve to recognise it by.
 """
 

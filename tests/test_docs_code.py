@@ -51,3 +51,11 @@ def test_the_tables_of_shapes_and_parameters_are_the_codes(name):
                 assert row in section
             assert f"| all of {net.name} | | {net.parameter_count:,} |" in section
     assert f"| {name} | {' | '.join(cells)} |" in page
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_no_formula_has_a_backslash_that_markdown_eats(page: Path) -> None:
+    """Of "\\," in a formula GitHub leaves a comma; \\thinspace, \\enspace and \\cr arrive."""
+    code = re.compile(r"^```.*?^```$|^    .*?$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+    text = code.sub("", page.read_text(encoding="utf-8"))
+    assert re.findall(r".{0,30}\\[^A-Za-z\s].{0,10}", text) == []

@@ -25,12 +25,12 @@ def decay(start: float, factor: float, floor: float = 0.0) -> Schedule:
 
 def ramp(start: float, end: float, steps: int, every: int = 1) -> Schedule:
     """From start to end in a straight line over `steps` updates, in stairs of `every` updates."""
-    return lambda t: start + (end - start) * min(t // every * every / steps, 1.0)
+    return lambda t: start + (end - start) * min(t // every * every / steps, 1.0)  # [sgd.2]
 
 
 def hold(value: float, steps: int, end: int, least: float = 0.01) -> Schedule:
     """`value` for `steps` updates, then in a straight line down to least·value at update `end`."""
-    return lambda t: value * max(1.0 - max(t - steps, 0) / (end - steps), least)
+    return lambda t: value * max(1.0 - max(t - steps, 0) / (end - steps), least)  # [sgd.3]
 
 
 def _schedule(value: float | Schedule, name: str, below: float = math.inf) -> Schedule:

@@ -17,7 +17,10 @@ from tinygan.noise import Noise
 
 
 def fans(shape: Shape) -> tuple[int, int]:
-    """(inputs that one output sums over, outputs that one input reaches)."""
+    """(inputs that one output sums over, outputs that one input reaches), at stride 1.
+
+    Of the kernel of a transposed convolution they are those of its adjoint: exchanged.
+    """
     kernel = math.prod(shape[:-2])
     return kernel * shape[-2], kernel * shape[-1]
 
