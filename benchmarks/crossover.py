@@ -29,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from gpu_contenders import find_device, ours
-from harness import blas, cpu_model, time_steps
+from harness import blas, time_steps
 from report import RESULTS, positive, say
 
 from tinygan.backend.team import thread_count
@@ -104,7 +104,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": options.command,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": f"{cpu_model()}, {os.cpu_count()} CPUs",
+        "device": f"{processor()}, {os.cpu_count()} CPUs",
         "blas": "; ".join(blas()),
         "threads": thread_count(),
         "gpu": gpu,

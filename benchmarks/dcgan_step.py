@@ -18,8 +18,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import Contender, compare, cpu_model
+from harness import Contender, compare
 from report import REGIMES, parsed, parser_for, say, summary, table, verdict, write
+
+from tinygan.run.manifest import processor
 
 NAIVE, SHORTCUTS = "NumPy as in tutorials", "PyTorch, channels_last, our shortcuts"
 RIVALS = ("default", "channels_last", "shortcuts", "naive")
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if options.check:
         return check(options)
-    print(f"{cpu_model()}, {os.cpu_count()} CPUs; {options.threads} threads each", flush=True)
+    print(f"{processor()}, {os.cpu_count()} CPUs; {options.threads} threads each", flush=True)
     runs = [
         measure(options, regime, batch, dropout)
         for regime in options.regimes

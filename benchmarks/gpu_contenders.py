@@ -17,7 +17,9 @@ from typing import Any
 
 import dcgan_contenders
 import mlp_contenders
-from harness import Prepared, cpu_model, rss
+from harness import Prepared, rss
+
+from tinygan.run.manifest import processor
 
 MODELS = ("mlp-batchnorm", "dcgan-tf")
 FORMS = ("eager", "compile", "graph")
@@ -40,7 +42,7 @@ def find_device(name: str = "cuda") -> dict[str, Any]:
     """The device in words, with its driver; BackendError, in one line, where there is none."""
     from tinygan import get_backend
 
-    host = cpu_model()
+    host = processor()
     if name == "cpu":
         return {"device": f"no GPU: the program tried out on the CPU, {host}"}
     return {"device": get_backend("cupy").device, "driver": driver(), "processor": host}

@@ -12,7 +12,6 @@ import contextlib
 import importlib
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -227,17 +226,6 @@ def blas() -> list[str]:
         for info in threadpool_info()
         if info["user_api"] == "blas"
     ]
-
-
-def cpu_model() -> str:
-    """The processor's name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

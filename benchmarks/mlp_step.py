@@ -18,8 +18,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from harness import Contender, compare, cpu_model
+from harness import Contender, compare
 from report import REGIMES, parsed, parser_for, say, summary, table, verdict, write
+
+from tinygan.run.manifest import processor
 
 ADAMS: dict[str, dict[str, bool]] = {
     "PyTorch eager": {},
@@ -45,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if options.check:
         return check(options)
-    print(f"{cpu_model()}, {os.cpu_count()} CPUs; {options.threads} threads each", flush=True)
+    print(f"{processor()}, {os.cpu_count()} CPUs; {options.threads} threads each", flush=True)
     runs = [
         measure(options, regime, batch) for regime in options.regimes for batch in options.batch
     ]

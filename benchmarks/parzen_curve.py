@@ -4,8 +4,8 @@
 
 Every point is measured by the protocol of `python -m tinygan evaluate` on the test set. With
 `--split validation` the points are measured on the validation images, and only the best of each
-curve on the test set: a choice that the test set has no part in. Writes parzen_curve.json and
-parzen_curve.png into --out (default: the run folder).
+curve on the test set: a choice that the test set has no part in. Writes parzen_curve.json and .png
+(parzen_validation.json and .png) into --out (default: the run folder).
 """
 
 from __future__ import annotations
@@ -100,15 +100,16 @@ def main() -> None:
     parser.add_argument("--average-from", type=whole(0), help="first step of the mean of weights")
     parser.add_argument("--split", choices=("test", "validation"), default="test")
     parser.add_argument("--out", type=Path, help="a folder (default: the run folder)")
-    parser.add_argument("--redraw", action="store_true", help="draw parzen_curve.json anew only")
+    parser.add_argument("--redraw", action="store_true", help="draw what is measured anew")
     given = parser.parse_args()
     out = given.out or given.run
     out.mkdir(parents=True, exist_ok=True)
+    name = {"test": "parzen_curve", "validation": "parzen_validation"}[given.split]
     manifest = RunFolder(given.run).read_manifest()
     steps_per_epoch = manifest["data"]["images"] // manifest["options"]["batch_size"]
     if given.redraw:
-        report = json.loads((out / "parzen_curve.json").read_text(encoding="utf-8"))
-        results, given.split = report["results"], report.get("split", "test")
+        report = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+        results = report["results"]
     else:
         results = measure(given.run, given.every, given.average_from, given.split)
         chosen = {}
@@ -124,8 +125,8 @@ def main() -> None:
             "results": results,
             "test_of_the_best": chosen,
         }
-        write_json(out / "parzen_curve.json", report)
-    write_bytes(out / "parzen_curve.png", draw(results, steps_per_epoch, given.split))
+        write_json(out / f"{name}.json", report)
+    write_bytes(out / f"{name}.png", draw(results, steps_per_epoch, given.split))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ from PIL import Image
 from tinygan.run.arguments import one_line_errors, whole
 from tinygan.run.folder import RunFolder
 
-FILES = ("run.json", "evaluation.json", "losses.png", "parzen_curve.json", "parzen_curve.png")
+FILES = (
+    *("run.json", "evaluation.json", "losses.png"),
+    *("parzen_curve.json", "parzen_curve.png", "parzen_validation.json", "parzen_validation.png"),
+)
 
 
 def enlarged(path: Path) -> Image.Image:

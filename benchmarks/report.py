@@ -12,7 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness import Result, cpu_model
+from harness import Result
+
+from tinygan.run.manifest import processor
 
 RESULTS = Path(__file__).resolve().parent / "results"
 REGIMES = {"native": {}, "pinned": {"OPENBLAS_CORETYPE": "Haswell"}}
@@ -162,7 +164,7 @@ def write(
     record: dict[str, Any] = {
         "command": options.command,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": f"{cpu_model()}, {os.cpu_count()} CPUs",
+        "device": f"{processor()}, {os.cpu_count()} CPUs",
         "threads": options.threads,
         "rounds": options.rounds,
         "steps_per_sample": options.steps,

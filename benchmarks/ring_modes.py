@@ -22,7 +22,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness import cpu_model
 from report import RESULTS
 
 from tinygan.errors import OptionError
@@ -30,6 +29,7 @@ from tinygan.presets import get_preset
 from tinygan.run.arguments import one_line_errors, whole
 from tinygan.run.atomic import write_bytes, write_json
 from tinygan.run.evaluate import evaluate_modes
+from tinygan.run.manifest import processor
 from tinygan.run.rebuild import load_generator
 
 # Lin et al. 2018, table 1, 2D-ring: mean modes and good samples over ten runs, by packing.
@@ -76,6 +76,7 @@ def measure(run: Path, checkpoint: int | None, seed: int) -> Row:
         "device": f"{backend.get('device')}, {machine.get('threads')} thread(s)",
         "command": manifest.get("command"),
         "git": manifest.get("git"),
+        "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
@@ -215,7 +216,7 @@ def main(argv: list[str] | None = None) -> None:
     record = {
         "command": shlex.join(["python", "benchmarks/ring_modes.py", *(argv or sys.argv[1:])]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": f"{cpu_model()}, {os.cpu_count()} CPUs",
+        "device": f"{processor()}, {os.cpu_count()} CPUs",
         "definitions": "good: within 3 standard deviations of the nearest mode; a mode is covered "
         "if a good sample is its own; 2 500 samples; mean ± standard error over seeds",
         "settings": summarise(rows),

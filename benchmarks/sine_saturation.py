@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import cpu_model
 from report import RESULTS, positive
 from sine_seeds import game_of
 
@@ -27,6 +26,7 @@ from tinygan.metrics.curves import nearest_sines
 from tinygan.optim import SGD
 from tinygan.presets import SINES
 from tinygan.run.atomic import write_bytes, write_json
+from tinygan.run.manifest import processor
 
 HEAD_STARTS = (0, 1000, 2000)
 OBJECTIVES = ("minimax", "non-saturating")
@@ -110,7 +110,7 @@ def main() -> None:
     record = {
         "command": shlex.join(["python", "benchmarks/sine_saturation.py", *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": f"{cpu_model()}, {os.cpu_count()} CPUs",
+        "device": f"{processor()}, {os.cpu_count()} CPUs",
         "seeds": given.seeds,
         "runs": runs,
     }

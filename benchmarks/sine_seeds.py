@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import cpu_model
 from report import RESULTS, positive
 
 from tinygan import Network, Noise, get_backend
@@ -35,6 +34,7 @@ from tinygan.metrics.curves import FLOOR, nearest_sines, noise_of
 from tinygan.presets import SINES, Preset
 from tinygan.run import make_game
 from tinygan.run.atomic import write_bytes, write_json
+from tinygan.run.manifest import processor
 
 EVERY, LOOK = 500, 10_000
 EARLY = (500, 1000)  # the steps of which the source shows pictures
@@ -266,7 +266,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": shlex.join(["python", "benchmarks/sine_seeds.py", *sys.argv[1:]]),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": f"{cpu_model()}, {os.cpu_count()} CPUs",
+        "device": f"{processor()}, {os.cpu_count()} CPUs",
         "threads": os.environ.get("OPENBLAS_NUM_THREADS", "as many as there are"),
         "seeds": given.seeds,
         "floor": FLOOR,

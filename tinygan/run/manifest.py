@@ -130,12 +130,21 @@ def machine() -> dict[str, Any]:
     names += ["NVIDIA_TF32_OVERRIDE"]  # which goes over the head of --precision
     return {
         "system": platform.platform(),
-        "processor": platform.machine(),
+        "processor": processor(),
         "cpus": os.cpu_count(),
         "threads": thread_count(),
         "blas": f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip(),
         "environment": {name: os.environ[name] for name in names if name in os.environ},
     }
+
+
+def processor() -> str:
+    """The processor's name, or its family where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def git_state() -> dict[str, Any] | None:
