@@ -12,7 +12,7 @@ import pytest
 from operations import FLAVOURS, OPERATIONS, Plain, compare
 
 from tinygan import Network
-from tinygan.backend import numpy_backend, team
+from tinygan.backend import blas, numpy_backend, team
 from tinygan.backend.numpy_backend import NumpyBackend
 from tinygan.backend.team import Team
 from tinygan.nn import ConvTranspose2D, Dense, Reshape, Sequential
@@ -67,6 +67,30 @@ def test_a_problem_comes_back_and_the_team_goes_on(culprit):
     assert done == [1 - culprit]
     two.share(done.append)
     assert sorted(done) == sorted([0, 1, 1 - culprit])
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_while_waiting_leaves_nobody_at_work(times, monkeypatch):
+    two, late, presses = Team(2), threading.Event(), [KeyboardInterrupt] * times
+    wait, done = team._Job.wait, []
+
+    def interrupted(job):
+        if presses:
+            raise presses.pop()
+        late.set()
+        wait(job)
+
+    def work(i):
+        if i == 1:
+            late.wait()
+        done.append(i)
+
+    monkeypatch.setattr(team._Job, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        two.share(work)
+    assert done == [0, 1]
+    two.share(done.append)
+    assert sorted(done[2:]) == [0, 1]
 
 
 def test_a_share_within_a_share_is_done_by_its_caller():
@@ -202,6 +226,7 @@ assert sorted(done) == [0, 1], done
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(blas.thread_count() is None, reason="no OpenBLAS whose threads make a team")
 def test_a_forked_child_is_alone_and_the_parent_goes_on():
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-c", CHILD], check=True, env=environment, timeout=60)

@@ -44,15 +44,17 @@ class Team:
             for i in range(self.size):
                 part(i)
             return
+        jobs: list[_Job] = []
         try:
-            for member in self._members:
-                member.begin(part)
             try:
+                for member in self._members:
+                    jobs.append(member.begin(part))
                 part(0)
             finally:
-                problems = [member.wait() for member in self._members]
-            for problem in filter(None, problems):
-                raise problem
+                _finish(jobs)
+            for job in jobs:
+                if job.problem is not None:
+                    raise job.problem
         finally:
             self._busy.release()
 
@@ -80,35 +82,62 @@ class Team:
             self.share(mine)
 
 
-class _Member:
-    """One thread: it waits to begin, works, and says that it is done."""
+class _Job:
+    """What one member was given to do, and what came of it."""
 
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._begin, self._done = threading.Lock(), threading.Lock()
-        self._begin.acquire()
-        self._done.acquire()
-        self._problem: BaseException | None = None
-        threading.Thread(target=self._live, name=f"tinygan {number}", daemon=True).start()
-
-    def begin(self, work: Callable[[int], None]) -> None:
+    def __init__(self, work: Callable[[int], None]) -> None:
         # The caller's context goes along: numpy.errstate is part of it.
         self._work, self._context = work, contextvars.copy_context()
-        self._begin.release()
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.done = False
+        self.problem: BaseException | None = None
 
-    def wait(self) -> BaseException | None:
-        self._done.acquire()
-        return self._problem
+    def do(self, number: int) -> None:
+        try:
+            self._context.run(self._work, number)
+        except BaseException as problem:
+            self.problem = problem
+        self.done = True
+        self._lock.release()
+
+    def wait(self) -> None:
+        self._lock.acquire()
+
+
+def _finish(jobs: list[_Job]) -> None:
+    """Wait for all of them, and raise what came in between only then.
+
+    A Ctrl-C that left one at work would leave it writing into arrays that others go on to use.
+    """
+    interruption: BaseException | None = None
+    for job in jobs:
+        while not job.done:
+            try:
+                job.wait()
+            except BaseException as problem:
+                interruption = problem
+    if interruption is not None:
+        raise interruption
+
+
+class _Member:
+    """One thread: it sleeps until there is a job, and does it."""
+
+    def __init__(self, number: int) -> None:
+        self._number, self._begin = number, threading.Lock()
+        self._begin.acquire()
+        threading.Thread(target=self._live, name=f"tinygan {number}", daemon=True).start()
+
+    def begin(self, work: Callable[[int], None]) -> _Job:
+        self._job = _Job(work)
+        self._begin.release()
+        return self._job
 
     def _live(self) -> None:
         while True:
             self._begin.acquire()
-            try:
-                self._problem = None
-                self._context.run(self._work, self._number)
-            except BaseException as problem:
-                self._problem = problem
-            self._done.release()
+            self._job.do(self._number)
 
 
 class _Thread(threading.local):
