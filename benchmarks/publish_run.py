@@ -31,9 +31,9 @@ def enlarged(path: Path) -> Image.Image:
     )
 
 
-def strip(run: Path, steps: list[int], gap: int = 8) -> Image.Image:
+def strip(run: Path, steps: list[int]) -> Image.Image:
     """The pictures of `steps`, side by side; wide ones below one another."""
-    pictures = [enlarged(RunFolder(run).sample(step)) for step in steps]
+    gap, pictures = 8, [enlarged(RunFolder(run).sample(step)) for step in steps]
     width, height = pictures[0].size
     down = width > height * 1.2
     across = (0, height + gap) if down else (width + gap, 0)
@@ -44,13 +44,20 @@ def strip(run: Path, steps: list[int], gap: int = 8) -> Image.Image:
     return row
 
 
-def small_gif(run: Path, path: Path, frames: int = 36) -> None:
+def shades(picture: Image.Image) -> Image.Image:
+    """Few greys; or colours by an octree: a median cut loses those of a few dots."""
+    if picture.mode == "L":
+        return picture.quantize(12)
+    return picture.quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+
+
+def small_gif(run: Path, path: Path) -> None:
     """The pictures as a film of few frames and shades, early steps close together."""
     pictures = sorted(RunFolder(run).samples.glob("step_*.png"))
-    last = len(pictures) - 1
+    frames, last = 36, len(pictures) - 1
     chosen = sorted({round(last * (i / (frames - 1)) ** 2) for i in range(frames)})
     film = [enlarged(pictures[i]) for i in chosen]
-    film = [p.quantize(12 if p.mode == "L" else 32) for p in film]
+    film = [shades(picture) for picture in film]
     durations = [180] * (len(film) - 1) + [2500]
     film[0].save(path, save_all=True, append_images=film[1:], duration=durations, loop=0)
 

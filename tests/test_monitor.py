@@ -303,6 +303,12 @@ def test_spread_sees_modes_that_are_missing(modes: list[int], low: float, high: 
     assert low < spread_of(fakes, x) < high
 
 
+def test_spread_looks_at_the_first_of_very_many() -> None:
+    fakes, x = ring([0, 3], m=1500), ring(EIGHT, m=1300)
+    assert spread_of(fakes, x) == spread_of(fakes[:1024], x[:1024])
+    assert spread_of(fakes[:1000], x[:1000]) != spread_of(fakes[:900], x[:900])
+
+
 def test_standard_deviations_would_not() -> None:
     fakes, x = ring([0, 4]), ring(EIGHT)
     assert math.sqrt(fakes.var(0).sum() / x.var(0).sum()) > 0.95
