@@ -20,6 +20,7 @@ import numpy as np
 
 from tinygan import Network, Noise, get_backend
 from tinygan.data import PointBatches, PointSet, curves, load_world
+from tinygan.errors import OptionError
 from tinygan.gan import Game, make_objective, make_penalty, paper
 from tinygan.gan.monitor import Monitor
 from tinygan.nn import BatchNorm, Dense, LeakyReLU, Sequential
@@ -229,7 +230,6 @@ def draw(path: Path, case: Case, broken: Story, mended: Story) -> None:
         above[0].text(first, 1.02, "the monitor speaks", transform=place, fontsize=8, color=GREY)
     for axes, story in zip(below, (broken, mended), strict=True):
         _draw_samples(axes, story)
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, path)
 
 
@@ -261,6 +261,10 @@ def main(argv: list[str] | None = None) -> None:
         for name, case in CASES.items():
             print(f"{name:<12} {case.what}.")
         return
+    try:
+        given.out.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise OptionError(f"--out {given.out}: {problem.strerror}: give a folder") from problem
     for name in CASES if given.name == "all" else (given.name,):
         show(name, given.out)
 

@@ -11,6 +11,7 @@ One game:   python examples/dirac_gan.py --objective minimax --penalty r1 --pena
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from tinygan.gan.objectives import OBJECTIVES
 from tinygan.gan.penalties import PENALTIES, make_penalty
 from tinygan.nn import Dense
 from tinygan.run.arguments import OneLineParser, one_line_errors, positive, whole
+from tinygan.run.atomic import write_bytes
 from tinygan.run.figures import new_figure
 
 
@@ -163,7 +165,9 @@ def draw(games: dict[str, Rules], orders: list[str], paths: Paths, out: Path) ->
             axes.set_title(name if j == 0 else "", fontsize=10)
             axes.set_ylabel(f"{order}\nψ, D's weight" if i % 4 == 0 else "")
             axes.set_xlabel("θ, G's weight" if i // 4 * len(orders) + j == high - 1 else "")
-    figure.savefig(out)
+    content = io.BytesIO()
+    figure.savefig(content, format=out.suffix[1:])
+    write_bytes(out, content.getvalue())
 
 
 def print_table(games: dict[str, Rules], orders: list[str], paths: Paths) -> None:

@@ -42,7 +42,10 @@ NOT_OPERATIONS = {
 }
 
 relaxed = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 shapes = {
     "seed": st.integers(0, 1 << 32),

@@ -223,7 +223,9 @@ def edit(run: Path, tmp_path: Path) -> Callable[..., Path]:
         ("lr", -1, "--lr: expected a number above 0"),
         ("log_every", 0, "--log-every: expected a whole number"),
         ("preset", "nope", "unknown preset 'nope'"),
-        ("backend", None, "it has no backend"),
+        ("backend", None, "its option backend is null"),
+        ("batch_size", None, "its option batch_size is null"),
+        ("packing", None, "its option packing is null"),
         ("novelty", 1, "unrecognized arguments: --novelty=1"),
         ("conditional", "two-hot", "--conditional: invalid choice: 'two-hot'"),
         ("precision", "half", "--precision: invalid choice: 'half'"),
@@ -243,8 +245,25 @@ def test_an_edited_option_is_refused_as_a_typed_one_would_be(
         parse_options(["--resume", str(folder)], "", PRESETS)
     assert stopped.value.code == 2
     errors = capsys.readouterr().err
-    assert f"{folder}/run.json cannot be resumed: " in errors
+    assert f"{folder}/run.json is damaged: " in errors
     assert words in errors
+
+
+def test_what_is_drawn_from_a_run_asks_the_same_of_its_options(
+    edit: Callable[..., Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = edit("options", packing=None)
+    for words in (
+        "sample --out o.png",
+        "export --player D --to o.safetensors",
+        "evaluate --metric parzen",
+    ):
+        command, *rest = words.replace("o.", f"{tmp_path}/o.").split()
+        given = [command, str(folder), *rest]
+        with pytest.raises(SystemExit) as stopped:
+            main(given)
+        assert stopped.value.code == 2
+        assert "its option packing is null" in capsys.readouterr().err
 
 
 def test_recorded_options_are_read_back_as_they_were(edit: Callable[..., Path]) -> None:
@@ -424,6 +443,7 @@ def test_a_negative_count_of_steps_is_one_line(edit: Callable[..., Path]) -> Non
     assert "counts -1 steps" in train("--resume", folder, "--steps", 20, code=2)
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
 def test_a_folder_whose_name_is_no_text(digits: Path, tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"bytes-\xff")
     train(*RECIPE, "--data-dir", digits, "--steps", 2, "--out", folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinygan.data import Dataset
@@ -24,6 +24,7 @@ def idx(array: np.ndarray) -> bytes:
 IMAGES = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=4))
 def test_round_trip(shape: list[int]) -> None:
     array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)

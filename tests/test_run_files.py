@@ -22,6 +22,12 @@ from tinygan.run.figures import new_figure
 from tinygan.run.metrics_file import HEADER, METRICS, OLDER_HEADER, MetricsFile, read_metrics
 
 
+def test_a_line_too_long_for_a_table_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(HEADER + "\n" + 200_000 * "1" + "\n")
+    with pytest.raises(TinyganError, match=r"cannot read .*metrics\.csv: field larger"):
+        read_metrics(tmp_path / "metrics.csv")
+
+
 def test_tiles_are_one_pixel_apart_and_nothing_is_around_them() -> None:
     images = np.full((6, 4, 3, 1), 255, np.uint8)
     picture = pictures.tile(images, (2, 3))

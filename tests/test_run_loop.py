@@ -21,7 +21,7 @@ from tinygan import get_backend
 from tinygan.errors import CheckpointError, NonFiniteError, OptionError, TinyganError
 from tinygan.run import Run, checkpoint
 from tinygan.run.commands import info
-from tinygan.run.folder import RunFolder
+from tinygan.run.folder import FolderLock, RunFolder
 from tinygan.run.loop import say
 from tinygan.run.metrics_file import OLDER_HEADER, read_metrics
 from tinygan.run.pictures import write_grid
@@ -262,7 +262,8 @@ def test_a_full_disk_is_one_error_and_loses_no_checkpoint(
     real = os.fsync
 
     def full(descriptor: int) -> None:
-        if training.step == 40 and not os.readlink(f"/proc/self/fd/{descriptor}").endswith("csv"):
+        log = folder / "metrics.csv"
+        if training.step == 40 and not os.path.samestat(os.fstat(descriptor), log.stat()):
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
@@ -304,9 +305,12 @@ def test_of_two_that_start_at_once_one_gets_the_folder(folder: Path) -> None:
     assert place.read_manifest()["preset"] == "the first"
 
 
-def test_a_process_killed_in_its_first_write_leaves_a_folder_to_start_in(folder: Path) -> None:
+@pytest.mark.parametrize("left", [".run.json.4711.new.tmp", "..run.json.4711.new.tmp.4711.tmp"])
+def test_a_process_killed_in_its_first_write_leaves_a_folder_to_start_in(
+    folder: Path, left: str
+) -> None:
     RunFolder(folder).create()
-    (folder / ".run.json.4711.new.tmp").write_text('{"format"')
+    (folder / left).write_text('{"format"')
     assert Training(folder, 20).go().step == 20
     assert not list(folder.glob(".*.tmp"))
 
@@ -347,6 +351,34 @@ def test_a_damaged_checkpoint_is_refused_and_the_way_back_named(folder: Path, ho
     assert np.array_equal(straight.part.W, resumed.part.W)
     assert list((folder / "checkpoints").glob("step_0000040.json.set-aside"))
     assert steps_kept(folder) == [20, 40, 60]
+
+
+def test_a_run_that_goes_another_way_leaves_no_pictures_of_the_first(folder: Path) -> None:
+    Training(folder, 60).go()
+    Training(folder, 30, resume=True, from_step=20).go()
+    names = sorted(path.name for path in (folder / "samples").iterdir())
+    assert names[-1] == "step_0000060.png.set-aside"
+    assert max(name for name in names if name.endswith(".png")) == "step_0000030.png"
+
+
+def test_a_lock_on_a_file_that_is_gone_is_no_lock(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    folder.mkdir(parents=True)
+    real, late = fcntl.flock, [True]
+
+    def between(file: object, how: int) -> None:  # its owner ends before we lock what we opened
+        if late and late.pop():
+            (folder / ".lock").unlink()
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", between)
+    first = FolderLock(folder)
+    first.acquire()
+    with pytest.raises(TinyganError, match="another process is training"):
+        FolderLock(folder).acquire()
+    first.release()
 
 
 def test_another_architecture_is_refused_before_anything_changes(folder: Path) -> None:

@@ -22,7 +22,7 @@ from tinygan.presets import SINES
 from tinygan.run import live, sine_pictures
 from tinygan.run.metrics_file import METRICS, MetricsFile
 from tinygan.run.sine_pictures import SinePicture, write_curve_picture
-from tinygan.run.sine_sweep import SWEEP, sweep, write_sweep_picture
+from tinygan.run.sine_sweep import sweep, write_sweep_picture
 
 ROOT = Path(__file__).resolve().parent.parent
 READING = dict.fromkeys(METRICS, 0.5) | {"d_loss": 1.7, "acc_real": 0.9, "acc_fake": 0.5}
@@ -128,13 +128,13 @@ def linear_G() -> Network:
 def test_a_sweep_moves_one_number_and_holds_the_others():
     G, z = linear_G(), np.random.default_rng(0).normal(size=(3, 5))
     W = G.body.layers[0].W
-    curves_ = sweep(G, z)
-    assert curves_.shape == (5, 3, len(SWEEP), 15)
+    values = np.linspace(-2, 2, 17)
+    curves_ = sweep(G, z, values)
+    assert curves_.shape == (5, 3, 17, 15)
     for i in range(5):
         for b in range(3):
             held = z[b] @ W - z[b, i] * W[i]
-            np.testing.assert_allclose(curves_[i, b], held + np.outer(SWEEP, W[i]), atol=1e-12)
-    assert (SWEEP[0], SWEEP[-1]) == (-2.0, 2.0)
+            np.testing.assert_allclose(curves_[i, b], held + np.outer(values, W[i]), atol=1e-12)
 
 
 def test_the_sweep_picture_shows_it(tmp_path):

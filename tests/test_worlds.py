@@ -228,6 +228,9 @@ def test_files_that_are_no_arrays(tmp_path):
         "half.npy": (whole[: len(whole) // 2], r"damaged or cut short \("),
         "header.npy": (whole[:50], "cut short"),
         "magic.npy": (whole[:8], "cut short"),
+        "syntax.npy": (whole.replace(b"'<f8'", b"',f8'"), "its header cannot be read"),
+        "torn.npy": (whole.replace(b"{'descr", b">'descr"), "its header cannot be read"),
+        "huge.npy": (whole.replace(b"(100, 2)", b"(9**99,)"), "damaged"),
         "points.csv": (b"1,2\n", "not a .npy file"),
     }
     for name, (content, words) in contents.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import math
+import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from tinygan.backend import get_backend
 from tinygan.data.points import Mixture, PointSet
-from tinygan.errors import DataError
+from tinygan.errors import DataError, first_line
 from tinygan.noise import Noise
 
 Array = NDArray[np.float64]
@@ -135,7 +136,9 @@ def _read(path: Path) -> NDArray[Any]:
             return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
     except OSError as problem:
         why = f"cannot be read: {problem.strerror or problem}"
-    except (ValueError, EOFError, MemoryError) as problem:
+    except (SyntaxError, tokenize.TokenError) as problem:
+        why = f"damaged: its header cannot be read ({first_line(problem)})"
+    except (ValueError, EOFError, MemoryError, OverflowError) as problem:
         why = f"damaged or cut short ({problem})"
         if "allow_pickle" in why:
             why = "it holds Python objects, not numbers"

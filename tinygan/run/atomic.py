@@ -47,6 +47,12 @@ def write_json(
     write_bytes(path, text.encode(errors="backslashreplace"), error)
 
 
+def set_aside(path: Path) -> None:
+    """Rename a file, where there is one, out of the way of a run that goes another way."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(path, path.with_name(path.name + ".set-aside"))
+
+
 def cannot_write(path: Path, problem: OSError) -> str:
     """One line for an OSError met while writing `path`."""
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):

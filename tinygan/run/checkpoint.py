@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,13 @@ from safetensors import SafetensorError
 
 from tinygan.errors import CheckpointError
 from tinygan.nn.network import Network
-from tinygan.run.atomic import remove_leftovers, write_bytes, write_json
+from tinygan.run.atomic import (
+    cannot_write,
+    remove_leftovers,
+    set_aside,
+    write_bytes,
+    write_json,
+)
 
 FORMAT = 1
 Tensors = dict[str, np.ndarray]
@@ -106,7 +111,10 @@ def save_checkpoint(
         "sha256": hashlib.sha256(content).hexdigest(),
         "tensors": {name: [str(t.dtype), list(t.shape)] for name, t in tensors.items()},
     }
-    checkpoint.json_path.unlink(missing_ok=True)  # never an old JSON beside new tensors
+    try:
+        checkpoint.json_path.unlink(missing_ok=True)  # never an old JSON beside new tensors
+    except OSError as problem:
+        raise CheckpointError(cannot_write(checkpoint.json_path, problem)) from problem
     write_bytes(checkpoint.tensor_path, content, CheckpointError)
     try:
         write_json(checkpoint.json_path, record, CheckpointError)
@@ -199,9 +207,8 @@ def set_aside_later(folder: Path, step: int) -> None:
     """Rename the checkpoints after `step`, from which a run now goes on, out of the way."""
     for later in list_checkpoints(folder):
         if later.step > step:
-            for path in (later.json_path, later.tensor_path):
-                if path.exists():
-                    os.replace(path, path.with_name(path.name + ".set-aside"))
+            set_aside(later.json_path)
+            set_aside(later.tensor_path)
 
 
 def prune(folder: Path, keep_last: int, keep_every: int | None) -> None:

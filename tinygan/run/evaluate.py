@@ -36,7 +36,7 @@ def evaluate_parzen(
     held_out = train.images[-VALIDATION:]
     for_sigma, rest = _flat(held_out[:SIGMA_POINTS]), held_out[SIGMA_POINTS:]
     points = rest if split == "validation" else test.images
-    low, high = generator.preset.value_range
+    trained_on, (low, high) = generator.preset.train_images, generator.preset.value_range
     samples = (generator.samples(SAMPLES, seed) - low) / (high - low)
     score = parzen(samples.reshape(len(samples), -1), for_sigma, _flat(points))
     return {
@@ -51,7 +51,7 @@ def evaluate_parzen(
         "mean": score.mean,
         "standard_error": score.standard_error,
         "sigma": score.sigma,
-        "validation_was_trained_on": generator.preset.train_images is None,
+        "validation_was_trained_on": len(train.first(trained_on)) > len(train) - VALIDATION,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
@@ -61,7 +61,7 @@ def evaluate_modes(generator: Generator, seed: int = 0) -> dict[str, Any]:
 
     Raises OptionError for data whose modes are not known, DataError for other data than the run's.
     """
-    name = str(generator.manifest["options"]["data"])
+    name = _data_of(generator)
     if generator.preset.kind != "points" or name not in MIXTURES:
         raise OptionError(
             f"--metric modes is for data with known modes ({', '.join(MIXTURES)}): "
@@ -85,6 +85,13 @@ def evaluate_modes(generator: Generator, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def _data_of(generator: Generator) -> str:
+    """What the run was trained on, as its options have it."""
+    if "data" not in generator.manifest["options"]:
+        raise OptionError("the run.json of this run does not say which data it was trained on")
+    return str(generator.manifest["options"]["data"])
+
+
 def require_images(generator: Generator, metric: str) -> None:
     """Raise OptionError unless it is images that this G makes."""
     if generator.preset.kind != "images":
@@ -100,7 +107,7 @@ def load_splits(generator: Generator, data_dir: Path | None = None) -> tuple[Dat
     recorded = options.get("data_dir")
     if data_dir is None and recorded is not None and Path(recorded).is_dir():
         data_dir = Path(recorded)
-    name = str(options["data"])
+    name = _data_of(generator)
     train = load_dataset(name, "train", data_dir).padded(preset.image_size)
     seen = train.first(preset.train_images)
     check_data(generator.manifest["data"], describe_data(seen))  # else the figure means nothing

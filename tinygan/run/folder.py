@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from tinygan.errors import OptionError, TinyganError
-from tinygan.run.atomic import TEMPORARY, cannot_write, remove_leftovers, write_json
+from tinygan.run.atomic import TEMPORARY, cannot_write, remove_leftovers, set_aside, write_json
 
 FORMAT = 1
 Manifest = dict[str, Any]
@@ -67,6 +68,13 @@ class RunFolder:
     def sample(self, step: int) -> Path:
         return self.samples / f"step_{step:07d}.png"
 
+    def set_samples_aside(self, step: int) -> None:
+        """Take those after `step`, from which a run now goes on, out of its animation."""
+        for path in self.samples.glob("step_*.png"):
+            named = re.fullmatch(r"step_(\d{7,})", path.stem)
+            if named and int(named[1]) > step:
+                set_aside(path)
+
     def refuse_used(self) -> None:
         """Raise OptionError unless the folder is new or empty: a run never overwrites another."""
         if self.manifest.exists():
@@ -79,7 +87,7 @@ class RunFolder:
 
     def _is_empty(self) -> bool:
         """Or has only what is left of a run that did not come to write its run.json."""
-        left = set(self.path.glob(f".run.json.*{TEMPORARY}"))
+        left = set(self.path.glob(f".*run.json.*{TEMPORARY}"))
         rooms = (self.samples, self.checkpoints)
         left |= {room for room in rooms if room.is_dir() and not any(room.iterdir())}
         return left >= set(self.path.iterdir())
@@ -141,8 +149,9 @@ def _unsound(manifest: Manifest) -> str | None:
     shifts = shift if isinstance(shift, list) else [shift]
     if isinstance(shift, list) and [len(shift)] != shape:
         return "'shift' of 'data'"
-    if not isinstance(data.get("sha256", ""), str):
-        return "'sha256' of 'data'"
+    for name in ("name", "sha256"):
+        if not isinstance(data.get(name, ""), str):
+            return f"{name!r} of 'data'"
     numbers = {
         "a step in 'warnings'": [_at(w, "step", None) for w in manifest["warnings"]],
         "a time in 'sessions'": [_at(s, "seconds", 0) for s in manifest["sessions"]],
@@ -184,7 +193,16 @@ class FolderLock:
             raise TinyganError(
                 f"another process is training in {self._path.parent}: wait for it or stop it"
             ) from None
+        if not self._is_there(file):  # its owner removed it between our opening and our locking
+            file.close()
+            return self.acquire()
         self._file = file
+
+    def _is_there(self, file: IO[str]) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
+        except OSError:
+            return False
 
     def release(self) -> None:
         if self._file is not None:

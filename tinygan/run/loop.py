@@ -180,6 +180,7 @@ class Run:
             self._checkpoint(0)  # a run that is killed early can be resumed, too
             return
         checkpoints.set_aside_later(self.folder.checkpoints, self.start)
+        self.folder.set_samples_aside(self.start)
         self._csv.rewind(self.start, self._log_due)
         self._remember()
         warnings = self.manifest.get("warnings", [])

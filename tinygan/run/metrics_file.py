@@ -98,6 +98,6 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
             for row in table:
                 for name, column in columns.items():
                     column.append(math.nan if older and name not in row else float(row[name]))
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as problem:
         raise TinyganError(f"cannot read {path}: {problem}") from problem
     return columns

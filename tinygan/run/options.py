@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from tinygan.errors import DataError, OptionError
 from tinygan.gan.objectives import CROSS_ENTROPIES
-from tinygan.presets import PAIRS, Preset
+from tinygan.presets import PAIRS, PRESETS, Preset
 from tinygan.run.arguments import one_line_errors
 from tinygan.run.folder import Manifest, RunFolder
 from tinygan.run.parser import CONDITIONAL, make_parser
@@ -58,6 +58,10 @@ OF_THE_PRESET = (
     "d_norm",
 )  # fields an option overrides
 LENGTH = ("steps", "epochs")
+NULLABLE = {  # where None means: there is none
+    *(*LENGTH, "sample_every", "checkpoint_every", "keep_every", "data_dir", "conditional"),
+    *("penalty", "clip", "d_norm"),
+}
 MAY_CHANGE = (
     *LENGTH,
     "sample_every",
@@ -206,7 +210,9 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     if "out" in given:
         raise OptionError("--out cannot go with --resume: a run goes on in its own folder")
     manifest = RunFolder(folder).read_manifest()
-    recorded = _recorded(folder, manifest["options"], presets)
+    recorded = recorded_options(
+        folder, manifest["options"], presets, required=["preset", "backend", "data"]
+    )
     # How D is called changes its dropout's draws, and nothing else: an older run keeps its way.
     combined = manifest["recipe"].get("combined", False) is True
     preset = dataclasses.replace(presets[recorded["preset"]], combined=combined)
@@ -239,13 +245,21 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     )
 
 
-def _recorded(
-    folder: Path, options: Mapping[str, Any], presets: Mapping[str, Preset]
+def recorded_options(
+    folder: Path,
+    options: Mapping[str, Any],
+    presets: Mapping[str, Preset] = PRESETS,
+    required: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """The options in a run.json, checked as a command line is: somebody may have edited them."""
+    """The options in a run.json, checked as a command line is: somebody may have edited them.
+
+    Raises OptionError, with the folder, for the first that no command line could have given.
+    """
     words = []
     for name, value in options.items():
         option = name.replace("_", "-")
+        if value is None and name not in NULLABLE:
+            raise OptionError(f"{folder}/run.json is damaged: its option {name} is null")
         if isinstance(value, bool):
             words += [f"--{option}" if value else f"--no-{option}"]
         elif value is not None:
@@ -253,9 +267,9 @@ def _recorded(
     try:
         given = vars(make_parser(None, presets).parse_args(words))
     except OptionError as problem:
-        raise OptionError(f"{folder}/run.json cannot be resumed: {problem}") from None
-    if missing := {"preset", "backend"} - given.keys():
-        raise OptionError(f"{folder}/run.json cannot be resumed: it has no {missing.pop()}")
+        raise OptionError(f"{folder}/run.json is damaged: {problem}") from None
+    if missing := sorted(set(required) - given.keys()):
+        raise OptionError(f"{folder}/run.json is damaged: it has no {missing[0]}")
     return {**YOUNGER, **dict.fromkeys(options), **given}
 
 

@@ -110,7 +110,11 @@ def _data_of(presets: Mapping[str, Preset]) -> Callable[[str], str]:
     def convert(text: str) -> str:
         if _takes_files(presets) and text.endswith(".npy"):
             return str(Path(text).absolute())
-        return known(text)
+        try:
+            return known(text)
+        except argparse.ArgumentTypeError as problem:
+            files = ", or a FILE.npy with points (N, 2)" if _takes_files(presets) else ""
+            raise argparse.ArgumentTypeError(f"{problem}{files}") from None
 
     return convert
 

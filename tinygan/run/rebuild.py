@@ -17,7 +17,7 @@ from tinygan.noise import Noise
 from tinygan.presets import Preset, get_preset
 from tinygan.run.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_checkpoint
 from tinygan.run.folder import Manifest, RunFolder
-from tinygan.run.options import overridden
+from tinygan.run.options import overridden, recorded_options
 
 BATCH = 500  # images generated at a time
 
@@ -145,8 +145,9 @@ def load_player(
 ) -> Player:
     """The `player` called "G" or "D", in the same way."""
     manifest, checkpoint = load_run(folder, step)
-    options = manifest["options"]
-    preset = overridden(get_preset(str(manifest.get("preset"))), options)
+    preset = get_preset(str(manifest.get("preset")))
+    options = recorded_options(folder, manifest["options"])
+    preset = overridden(preset, options)
     place = get_backend(backend, options.get("dtype", "float32"))
     body = preset.generator(None, preset.labels)
     shape: Shape = (preset.latent,)

@@ -21,22 +21,23 @@ from tinygan.run.sine_pictures import TARGET, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SWEEP = np.linspace(-2.0, 2.0, 17)  # the values that one number of z takes
+VALUES = 17  # that one number of z takes
+REACH = {"normal": 2.0, "uniform": 3.0**0.5}  # by prior; beyond the latter G has seen nothing
 
 
-def sweep(G: Network, z: np.ndarray) -> np.ndarray:
-    """What G makes when one number of z takes the values of SWEEP and the others stay.
+def sweep(G: Network, z: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """What G makes when one number of z takes each of `values` (V,) and the others stay.
 
-    z (B, L): the places to start from. Result (L, B, len(SWEEP), 15): by which number was moved,
-    from which place, to which value.
+    z (B, L): the places to start from. Result (L, B, V, 15): by which number was moved, from which
+    place, to which value.
     """
     starts, latent = z.shape
-    moved = np.tile(z[None, :, None], (latent, 1, len(SWEEP), 1))
+    moved = np.tile(z[None, :, None], (latent, 1, len(values), 1))
     for i in range(latent):
-        moved[i, :, :, i] = SWEEP
+        moved[i, :, :, i] = values
     look = G.cache("sweep", train=False)
     y = G.backend.to_host(G.forward(G.backend.from_host(moved.reshape(-1, latent)), look))
-    return np.asarray(y, np.float64).reshape(latent, starts, len(SWEEP), -1)
+    return np.asarray(y, np.float64).reshape(latent, starts, len(values), -1)
 
 
 def sweep_run(options: Options, data: PointSet, G: Network) -> None:
@@ -44,21 +45,25 @@ def sweep_run(options: Options, data: PointSet, G: Network) -> None:
     noise, backend = Noise(options.seed, G.backend), G.backend
     draws = backend.to_host(options.preset.draw_latent(noise, "sweep", 3))
     place = options.folder / "sweep.png"
-    write_sweep_picture(place, G, data.name, np.concatenate([0 * draws[:1], draws]))
+    reach = REACH[options.preset.prior]
+    write_sweep_picture(place, G, data.name, np.concatenate([0 * draws[:1], draws]), reach)
     say(f"what each number of z controls: {place}")
 
 
-def write_sweep_picture(path: Path, G: Network, family: str, z: np.ndarray) -> np.ndarray:
+def write_sweep_picture(
+    path: Path, G: Network, family: str, z: np.ndarray, reach: float = REACH["normal"]
+) -> np.ndarray:
     """Write a PNG with a row for each number of z, atomically; its pixels, uint8.
 
-    z (B, L): the places at which the other numbers are held. Left: the curves from the first of
-    them. Middle: what is left of those beside their best sine. Right: the amplitude of the best
-    sine, a line for each place.
+    z (B, L): the places at which the other numbers are held while one goes from -reach to reach.
+    Left: the curves from the first of them. Middle: what is left of those beside
+    their best sine. Right: the amplitude of the best sine, a line for each place.
     """
     from matplotlib import colormaps
 
-    curves = sweep(G, z)
-    colours = colormaps["viridis"](np.linspace(0, 0.95, len(SWEEP)))
+    values = np.linspace(-reach, reach, VALUES)
+    curves = sweep(G, z, values)
+    colours = colormaps["viridis"](np.linspace(0, 0.95, VALUES))
     amplitudes = best_amplitude(curves.reshape(-1, len(PLACES))).reshape(curves.shape[:3])
     figure = new_figure(9.6, 0.75 + 1.6 * len(curves))
     panels = figure.subplots(len(curves), 3, sharex="col", sharey="col", squeeze=False)
@@ -66,9 +71,9 @@ def write_sweep_picture(path: Path, G: Network, family: str, z: np.ndarray) -> n
         axes[0].set_ylabel(f"$z_{i + 1}$", rotation=0, fontsize=14, labelpad=12, va="center")
         _lines(axes[0], row, colours)
         _lines(axes[1], row - amplitudes[i, 0, :, None] * SINE, colours)
-        _amplitudes(axes[2], amplitudes[i], family)
+        _amplitudes(axes[2], values, amplitudes[i], family)
     titles = (
-        f"{MINUS}2 (violet) to 2 (yellow)",
+        f"{MINUS}{reach:.2g} (violet) to {reach:.2g} (yellow)",
         "less their best sine",
         "its amplitude (black: the others 0)",
     )
@@ -86,12 +91,12 @@ def _lines(axes: Axes, curves: np.ndarray, colours: Any) -> None:
     tidy(axes)
 
 
-def _amplitudes(axes: Axes, amplitudes: np.ndarray, family: str) -> None:
+def _amplitudes(axes: Axes, values: np.ndarray, amplitudes: np.ndarray, family: str) -> None:
     """How the amplitude follows the number that is moved, from each place."""
     low, high = amplitude_range(family)
     # the noise of a real curve moves its fitted amplitude by about half of itself
     axes.axhspan(low - NOISE / 2, high + NOISE / 2, color=TARGET, alpha=0.4, lw=0)
     for each in amplitudes[1:]:
-        axes.plot(SWEEP, each, color=GREY, lw=1.0, alpha=0.7)
-    axes.plot(SWEEP, amplitudes[0], color="black", lw=2.0)
+        axes.plot(values, each, color=GREY, lw=1.0, alpha=0.7)
+    axes.plot(values, amplitudes[0], color="black", lw=2.0)
     tidy(axes)
