@@ -16,6 +16,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -79,11 +80,12 @@ class Worker:
         self.name = contender.name
         environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_CORETYPE"}
         environment |= dict.fromkeys(THREAD_VARIABLES, str(threads)) | contender.environment
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads fills up
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             env=environment,
             text=True,
         )
@@ -103,6 +105,7 @@ class Worker:
     def close(self) -> None:
         """End the process; it may have ended by itself."""
         self._process.communicate()
+        self._said.close()
 
     def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -111,8 +114,9 @@ class Worker:
             print(json.dumps(question), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
-            assert self._process.stderr is not None
-            said = self._process.stderr.read().strip().splitlines()
+            self._process.wait()
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace").strip().splitlines()
             raise WorkerFailed(said[-1] if said else "its process ended without a word")
         reply: dict[str, Any] = json.loads(answer)
         if "error" in reply:
@@ -141,9 +145,15 @@ def compare(
         samples: dict[str, list[float]] = {worker.name: [] for worker in workers}
         for i in range(rounds):
             # Each round starts with the next one, so that no one always follows the same other.
-            for worker in workers[i % len(workers) :] + workers[: i % len(workers)]:
+            first = i % max(1, len(workers))
+            for worker in workers[first:] + workers[:first]:
                 time.sleep(PAUSE)
-                samples[worker.name].append(worker.sample(steps))
+                try:
+                    samples[worker.name].append(worker.sample(steps))
+                except WorkerFailed as why:
+                    say(f"{worker.name}: left out: {why}")
+                    workers.remove(worker)
+                    worker.close()
         return [Result(w.name, samples[w.name], w.about()) for w in workers] if workers else []
     finally:
         for worker in workers:
