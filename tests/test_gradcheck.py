@@ -386,7 +386,7 @@ class MaskRedrawn(Dropout):
 
     purpose = "again"
 
-    def _times_factor(self, a, cache, name):
+    def transposed(self, a, cache, name):
         if not cache.train:
             return a
         purpose = f"{cache.path}/{self.purpose}"
@@ -416,8 +416,8 @@ class MaskOfAGenerator(Dropout):
 
 
 class MaskUnscaled(Dropout):
-    def _times_factor(self, a, cache, name):
-        return super()._times_factor(a, cache, name) * (self.keep if cache.train else 1.0)
+    def transposed(self, a, cache, name):
+        return super().transposed(a, cache, name) * (self.keep if cache.train else 1.0)
 
 
 class AllTiesWin(Maxout):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinygan import Network, Noise, Sequential, get_backend
-from tinygan.errors import ShapeError
+from tinygan.errors import OptionError, ShapeError
 from tinygan.nn import Dense, Sigmoid, Tanh
 from tinygan.nn.initialisers import (
     fans,
@@ -111,7 +111,7 @@ def test_output_bias_is_finite_for_pixels_that_are_always_black_or_white(noise):
 
 
 def test_output_bias_of_another_activation_or_size_is_refused():
-    with pytest.raises(KeyError):
+    with pytest.raises(OptionError, match="activation 'relu' is not sigmoid or tanh"):
         output_bias(np.zeros(3), "relu")
     with pytest.raises(ShapeError, match=r"G/4\.b expects the means of 4 pixels, got 3"):
         output_bias(np.zeros(3))(Noise(0, get_backend("numpy")), "G/4.b", (4,))

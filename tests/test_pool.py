@@ -350,14 +350,14 @@ def test_up_samplings_backward_adds_the_block_up():
 
 
 class MeanOfTheBlock(UpSample):
-    def _sum_blocks(self, dy, cache, name):
-        return super()._sum_blocks(dy, cache, name) / len(self.places)
+    def transposed(self, dy, cache, name):
+        return super().transposed(dy, cache, name) / len(self.places)
 
 
 class FirstOfTheBlock(UpSample):
     """Down-sampling, as if it were the reverse of up-sampling."""
 
-    def _sum_blocks(self, dy, cache, name):
+    def transposed(self, dy, cache, name):
         return dy[self.places[0]]
 
 
@@ -383,7 +383,7 @@ class EveryTieTakes(MaxPool2D):
         cache.keep("y", y)
         return y
 
-    def _route(self, dy, cache, name):
+    def transposed(self, dy, cache, name):
         x, y = cache.kept("x"), cache.kept("y")
         dx = np.zeros_like(x)
         for _, at, pixels in self.geometry.places():
@@ -404,10 +404,10 @@ class LastTieTakes(MaxPool2D):
 class WrongOffset(MaxPool2D):
     """Backward counts the window's places column by column."""
 
-    def _route(self, dy, cache, name):
+    def transposed(self, dy, cache, name):
         winner, (h, w) = cache.kept("winner"), self.size
         cache.keep("winner", winner % w * h + winner // w)
-        dx = super()._route(dy, cache, name)
+        dx = super().transposed(dy, cache, name)
         cache.keep("winner", winner)
         return dx
 
@@ -415,8 +415,8 @@ class WrongOffset(MaxPool2D):
 class WindowsOverwrite(MaxPool2D):
     """Where windows overlap, the last one to come keeps its share alone."""
 
-    def _route(self, dy, cache, name):
-        winner, shape = cache.kept("winner"), super()._route(dy, cache, name).shape
+    def transposed(self, dy, cache, name):
+        winner, shape = cache.kept("winner"), super().transposed(dy, cache, name).shape
         dx = np.zeros(shape, dy.dtype)
         for place, at, pixels in self.geometry.places():
             np.copyto(dx[pixels], dy[at], where=winner[at] == place)

@@ -16,7 +16,7 @@ from tinygan.errors import ShapeError, TinyganError
 from tinygan.gan import make_objective
 from tinygan.gan.objectives import OBJECTIVES
 from tinygan.nn import Dense, Sequential
-from tinygan.run import curves, pictures
+from tinygan.run import losses, pictures
 from tinygan.run.atomic import write_bytes, write_json
 from tinygan.run.figures import new_figure
 from tinygan.run.metrics_file import HEADER, METRICS, OLDER_HEADER, MetricsFile, read_metrics
@@ -75,25 +75,25 @@ def test_a_damaged_grid_is_named(tmp_path: Path) -> None:
 
 
 def test_equilibrium_lines() -> None:
-    summed = curves.loss_lines(halved=False, objective="non-saturating")
+    summed = losses.loss_lines(halved=False, objective="non-saturating")
     assert [round(level, 4) for level, _ in summed] == [1.3863, 0.6931]
-    assert [level for level, _ in curves.loss_lines(True, "non-saturating")] == [
+    assert [level for level, _ in losses.loss_lines(True, "non-saturating")] == [
         math.log(4),
         math.log(2),
     ]
-    assert [level for level, _ in curves.loss_lines(False, "minimax")] == [
+    assert [level for level, _ in losses.loss_lines(False, "minimax")] == [
         math.log(4),
         -math.log(2),
     ]
 
 
 def test_equilibrium_lines_of_scores() -> None:
-    assert curves.loss_lines(True, "wgan")[0][0] == 0.0
-    assert curves.loss_lines(True, "hinge")[0][0] == 2.0
-    assert [level for level, _ in curves.loss_lines(False, "lsgan")] == [0.5, 0.25]
-    assert [level for level, _ in curves.loss_lines(True, "lsgan")] == [0.25]
-    assert curves.output_level("wgan") is None
-    assert curves.output_level("lsgan") == (0.5, "½: D cannot tell")
+    assert losses.loss_lines(True, "wgan")[0][0] == 0.0
+    assert losses.loss_lines(True, "hinge")[0][0] == 2.0
+    assert [level for level, _ in losses.loss_lines(False, "lsgan")] == [0.5, 0.25]
+    assert [level for level, _ in losses.loss_lines(True, "lsgan")] == [0.25]
+    assert losses.output_level("wgan") is None
+    assert losses.output_level("lsgan") == (0.5, "½: D cannot tell")
 
 
 @pytest.mark.parametrize("objective", ["minimax", "non-saturating", "lsgan"])
@@ -111,10 +111,10 @@ def test_equilibrium_lines_are_where_the_losses_are(
     logits, cache = np.full((4, 1), logit), D.cache("losses")
     d_loss, d_real, d_fake = wanted.discriminator(logits, logits, cache)
     g_loss, _ = wanted.generator(logits, cache)
-    levels = [level for level, _ in curves.loss_lines(halved, objective, real_target)]
+    levels = [level for level, _ in losses.loss_lines(halved, objective, real_target)]
     assert levels == pytest.approx([float(d_loss), float(g_loss)])
     assert np.allclose(d_real + d_fake, 0.0, atol=1e-12)  # D is at rest there
-    level, _ = curves.output_level(objective, real_target) or (None, "")
+    level, _ = losses.output_level(objective, real_target) or (None, "")
     assert level == pytest.approx(p)
 
 
@@ -125,7 +125,7 @@ def test_words_at_close_levels_make_room_for_one_another(objective, halved, real
     figure = new_figure(8.0, 3.0)
     axes, rows = figure.subplots(), [0.1, 1.5]
     metrics = {"step": [1.0, 2.0], "d_loss": rows, "g_loss": rows}
-    curves._losses(axes, metrics, curves.loss_lines(halved, objective, real_target))
+    losses._losses(axes, metrics, losses.loss_lines(halved, objective, real_target))
     figure.draw_without_rendering()
     boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
     assert all(below.y1 <= above.y0 + 2 for below, above in pairwise(boxes))
@@ -133,11 +133,11 @@ def test_words_at_close_levels_make_room_for_one_another(objective, halved, real
 
 def test_smoothing_keeps_lines_straight_and_lengths_equal() -> None:
     line = np.linspace(3, 7, 50)
-    assert np.allclose(curves.smooth(line, 9)[4:-4], line[4:-4])
-    assert np.allclose(curves.smooth(np.full(50, 7.0), 9), 7.0)
-    assert np.allclose(curves.smooth(line, 0), line)
+    assert np.allclose(losses.smooth(line, 9)[4:-4], line[4:-4])
+    assert np.allclose(losses.smooth(np.full(50, 7.0), 9), 7.0)
+    assert np.allclose(losses.smooth(line, 0), line)
     noisy = np.random.default_rng(0).normal(size=1000)
-    assert curves.smooth(noisy, 25)[50:-50].std() < 0.3 * noisy.std()
+    assert losses.smooth(noisy, 25)[50:-50].std() < 0.3 * noisy.std()
 
 
 def columns_of(rows: int) -> dict[str, list[float]]:
@@ -146,7 +146,7 @@ def columns_of(rows: int) -> dict[str, list[float]]:
 
 
 def height_of(path: Path, metrics: dict[str, list[float]], objective: str = "minimax") -> int:
-    curves.write_curves(path, metrics, halved=False, objective=objective, title="t")
+    losses.write_curves(path, metrics, halved=False, objective=objective, title="t")
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return picture.height

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tinygan import __version__
+from tinygan.backend import NAMES
 from tinygan.run import commands
 from tinygan.run.arguments import OneLineParser, one_line_errors, whole
+from tinygan.run.evaluate import KINDS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     _add_checkpoint(evaluate)
     evaluate.add_argument(
         "--metric",
-        choices=("parzen", "agreement", "modes"),
+        choices=KINDS,
         required=True,
         help="parzen: log-likelihood, as in 2014; agreement: how often a classifier of real images "
         "sees the label that G was asked for; modes: how many modes of a known mixture G covers",
@@ -91,7 +93,7 @@ def _add_checkpoint(command: argparse.ArgumentParser, seed: bool = True) -> None
     )
     if seed:
         add("--seed", type=whole(0, 2**64 - 1), default=0, metavar="S", help="of the noise z (0)")
-    add("--backend", choices=("auto", "numpy", "cupy"), default="auto")
+    add("--backend", choices=NAMES, default="auto")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

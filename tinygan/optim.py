@@ -28,9 +28,9 @@ def ramp(start: float, end: float, steps: int, every: int = 1) -> Schedule:
     return lambda t: start + (end - start) * min(t // every * every / steps, 1.0)  # [sgd.2]
 
 
-def hold(value: float, steps: int, end: int, least: float = 0.01) -> Schedule:
-    """`value` for `steps` updates, then in a straight line down to least·value at update `end`."""
-    return lambda t: value * max(1.0 - max(t - steps, 0) / (end - steps), least)  # [sgd.3]
+def hold(value: float, steps: int, end: int) -> Schedule:
+    """`value` for `steps` updates, then in a straight line to a hundredth of it at update `end`."""
+    return lambda t: value * max(1.0 - max(t - steps, 0) / (end - steps), 0.01)  # [sgd.3]
 
 
 def _schedule(value: float | Schedule, name: str, below: float = math.inf) -> Schedule:

@@ -46,7 +46,7 @@ class Shared:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def new(self, name: str, shape: tuple[int, ...], dtype: Any = None) -> Array:
+    def new(self, name: str, shape: tuple[int, ...]) -> Array:
         return self._backend.workspace(f"shared {name}", shape)
 
     def images(self, name: str, shape: tuple[int, ...]) -> Array:
@@ -204,13 +204,13 @@ class Backend:
 
     # ---- the memory order of images --------------------------------------------------------------
 
-    def empty_images(self, shape: tuple[int, ...], dtype: Any = None) -> Array:
+    def empty_images(self, shape: tuple[int, ...]) -> Array:
         """An array (N, H, W, ...) whose axes lie in memory in the order `image_axes`: [conv.7].
 
         Its shape is what every user sees; where a sample lies is known here alone.
         """
         order = (*self.image_axes, *range(3, len(shape)))
-        return in_own_order(self.empty(tuple(shape[a] for a in order), dtype), order)
+        return in_own_order(self.empty(tuple(shape[a] for a in order)), order)
 
     def scratch_images(self, name: str, shape: tuple[int, ...]) -> Array:
         """`scratch` in the memory order of images."""

@@ -59,7 +59,7 @@ class PointSet:
 
 
 class PointBatches:
-    """Draws minibatches (m, D) from points that lie on the backend, epoch by epoch."""
+    """Draws minibatches (m, D) from points that lie on the backend, in the order of an `Order`."""
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from tinygan.noise import Noise
 Array = NDArray[np.float64]
 
 LARGEST = 1e300  # of the user's numbers: what G makes of them is larger, and must be finite, too
+THICKNESS = 0.05  # standard deviation of the points about the moons and the swiss roll
 DECIMALS = 6  # points are rounded: the last bit of log and cos is not the same on every processor
 
 
@@ -47,19 +48,19 @@ def draw_mixture(mixture: Mixture, n: int, noise: Noise) -> Array:
     return np.asarray(mixture.means[modes] + noise.normal("spread", (n, 2), std=mixture.std))
 
 
-def draw_moons(n: int, noise: Noise, std: float = 0.05) -> Array:
+def draw_moons(n: int, noise: Noise) -> Array:
     """Two interleaved half circles around the origin, blurred: [worlds.4]."""
     angle = noise.unit("angle", n) * math.pi
     side = 1.0 - 2.0 * noise.integers("moon", n, 2)  # 1: the upper moon, -1: the lower
     x, y = side * (np.cos(angle) - 0.5), side * (np.sin(angle) - 0.25)
-    return np.asarray(np.stack([x, y], axis=1) + noise.normal("spread", (n, 2), std=std))
+    return np.asarray(np.stack([x, y], axis=1) + noise.normal("spread", (n, 2), std=THICKNESS))
 
 
-def draw_swiss(n: int, noise: Noise, std: float = 0.05) -> Array:
+def draw_swiss(n: int, noise: Noise) -> Array:
     """One and a half turns of a spiral whose radius grows with the angle, blurred: [worlds.5]."""
     angle = 1.5 * math.pi * (1.0 + 2.0 * noise.unit("angle", n))
     spiral = np.stack([np.cos(angle), np.sin(angle)], axis=1) * angle[:, None] / 7.0
-    return np.asarray(spiral + noise.normal("spread", (n, 2), std=std))
+    return np.asarray(spiral + noise.normal("spread", (n, 2), std=THICKNESS))
 
 
 MIXTURES: dict[str, Callable[[], Mixture]] = {

@@ -19,7 +19,7 @@ YOUNGER = ("penalty", "g_gradient", "spread")  # columns that older runs do not 
 RECOVERED = 5  # times its patience without a trace of it: then a sign is said again
 
 
-class Readings:
+class Recent:
     """What the signs are read from: medians of the last rows, and what was reached before."""
 
     def __init__(self, objective: str, bounded: bool) -> None:
@@ -65,48 +65,48 @@ class Sign:
 
     name: str
     patience: int
-    shows: Callable[[Readings], bool]
+    shows: Callable[[Recent], bool]
     words: str  # {steps}: for how long; {now[...]}, {best[...]}: the readings
     unbroken: bool = False  # one reading without it, and the count begins anew
 
 
-def _right(r: Readings, share: float) -> bool:
+def _right(r: Recent, share: float) -> bool:
     return min(r.now["acc_real"], r.now["acc_fake"]) >= share
 
 
-def d_is_pinned(r: Readings) -> bool:
+def d_is_pinned(r: Recent) -> bool:
     """D is right about both batches [monitor.3]. A Wasserstein critic is meant to be."""
     return r.objective != "wgan" and _right(r, 0.99) and not two_opinions(r)
 
 
-def d_is_idle(r: Readings) -> bool:
+def d_is_idle(r: Recent) -> bool:
     """D rates the fakes of this minibatch no lower than its data: [monitor.4]."""
     return r.row["d_fake"] >= r.row["d_real"]
 
 
-def g_hears_nothing(r: Readings) -> bool:
+def g_hears_nothing(r: Recent) -> bool:
     """G's gradient is a hundredth of what it was, and D is sure: [monitor.5]."""
     return r.now["g_gradient"] < 0.01 * r.best["g_gradient"] and _right(r, 0.95)
 
 
-def fakes_fall_together(r: Readings) -> bool:
+def fakes_fall_together(r: Recent) -> bool:
     """Fakes were spread out, and are no more: [monitor.6]."""
     best = min(1.0, r.best["spread"])
     return best > 0.4 and r.now["spread"] < best / 3.0
 
 
-def fakes_stay_together(r: Readings) -> bool:
+def fakes_stay_together(r: Recent) -> bool:
     """Fakes have been nearly one from the start: [monitor.6]."""
     return r.now["spread"] < 0.2
 
 
-def sizes_explode(r: Readings) -> bool:
+def sizes_explode(r: Recent) -> bool:
     """Losses, or a critic's scores, leave every scale: [monitor.7]."""
     usual = 0.0 if r.objective == "wgan" and not r.bounded else 20.0 * r.early_size
     return r.now["size"] > max(100.0, usual)
 
 
-def two_opinions(r: Readings) -> bool:
+def two_opinions(r: Recent) -> bool:
     """D in G's turn believes the fakes that D in its own turn rejects: [monitor.8]."""
     if r.objective != "non-saturating":
         return False
@@ -173,7 +173,7 @@ SIGNS = (
 )
 
 
-def _about_sizes(r: Readings) -> str:
+def _about_sizes(r: Recent) -> str:
     """What explodes, and what to do, differ between a critic and a classifier."""
     size = f"{r.now['size']:,.0f}"
     if r.objective != "wgan":
@@ -198,9 +198,9 @@ class _Watch:
         self.steps, self.rows, self.quiet = 0, 0, 0
         self.said = False
 
-    def look(self, readings: Readings, passed: int) -> bool:
+    def look(self, recent: Recent, passed: int) -> bool:
         """Whether now is the moment to speak of it. `passed`: steps since the last look."""
-        if self.sign.shows(readings):
+        if self.sign.shows(recent):
             self.steps, self.rows, self.quiet = self.steps + passed, self.rows + 1, 0
         else:
             lost = self.steps if self.sign.unbroken else 2 * passed  # [monitor.2]
@@ -229,7 +229,7 @@ class Monitor:
 
     def __init__(self, objective: str = "non-saturating", bounded: bool = False) -> None:
         self.said: dict[str, int] = {}
-        self._readings = Readings(objective, bounded)
+        self._recent = Recent(objective, bounded)
         self._watches = [_Watch(sign) for sign in SIGNS]
 
     def see(self, step: int, values: Mapping[str, float]) -> list[str]:
@@ -241,21 +241,21 @@ class Monitor:
         bad += [f"{name} is nan" for name, value in values.items() if self._lost(name, value)]
         if bad:
             return self._say("non-finite", step, NON_FINITE.format(what=", ".join(bad)))
-        passed = step - self._readings.step
-        self._readings.take(step, values)
+        passed = step - self._recent.step
+        self._recent.take(step, values)
         found = []
         for watch in self._watches:
-            if watch.look(self._readings, passed):
+            if watch.look(self._recent, passed):
                 found += self._say(watch.sign.name, step, self._words(watch))
         return found
 
     def _lost(self, name: str, value: float) -> bool:
         """Whether a number has become nan, and is not one that an older version did not keep."""
-        kept = name not in YOUNGER or math.isfinite(self._readings.now.get(name, math.nan))
+        kept = name not in YOUNGER or math.isfinite(self._recent.now.get(name, math.nan))
         return math.isnan(value) and kept
 
     def _words(self, watch: _Watch) -> str:
-        r = self._readings
+        r = self._recent
         what = _about_sizes(r) if watch.sign.name == "exploding" else ""
         return watch.sign.words.format(steps=watch.steps, now=r.now, best=r.best, what=what)
 

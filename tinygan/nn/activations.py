@@ -10,10 +10,10 @@ import math
 from tinygan.backend import Array
 from tinygan.errors import OptionError
 from tinygan.nn.cache import Cache
-from tinygan.nn.layer import Layer
+from tinygan.nn.layer import Layer, PiecewiseLinear
 
 
-class LeakyReLU(Layer):
+class LeakyReLU(PiecewiseLinear):
     """y = x where x > 0, slope·x elsewhere. Piecewise linear: f'' = 0."""
 
     def __init__(self, slope: float = 0.2) -> None:
@@ -32,24 +32,13 @@ class LeakyReLU(Layer):
         cache.keep("signs", x if self._signs_in == "x" else y)  # [act.4], at slope 0 ReLU [act.5]
         return y
 
-    def _times_df(self, a: Array, cache: Cache, name: str) -> Array:
+    def transposed(self, a: Array, cache: Cache, name: str) -> Array:
         """a·f'(x); f' is found again, since keeping it would cost more memory than time."""
         signs = cache.kept("signs")
         return cache.backend.leaky_backward(a, signs, self.slope, out=cache.like(name, signs))
 
-    def backward(
-        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
-    ) -> Array:
-        return self._times_df(dy, cache, "dx")
-
     def jvp(self, t: Array, cache: Cache) -> Array:
-        return self._times_df(t, cache, "ty")
-
-    def jvp_backward(
-        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
-    ) -> tuple[Array | None, Array]:
-        dx = None if dy is None else self.backward(dy, cache)
-        return dx, self._times_df(dty, cache, "dt")
+        return self.transposed(t, cache, "ty")  # J is diagonal
 
     def __repr__(self) -> str:
         return f"LeakyReLU({self.slope:g})"

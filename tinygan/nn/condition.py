@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 from tinygan.backend import Array
-from tinygan.errors import OptionError, ShapeError
+from tinygan.errors import ShapeError
 from tinygan.nn.cache import Cache
 from tinygan.nn.initialisers import normal
-from tinygan.nn.layer import Initialiser, Layer, Shape, View
+from tinygan.nn.layer import Initialiser, Layer, Shape, View, require_sizes
 
 standard_normal = normal(1.0)  # as large as the entries of z, which it joins
 
@@ -28,11 +26,9 @@ class Condition(Layer):
         self, classes: int, embedding: int | None = None, W: Initialiser = standard_normal
     ) -> None:
         super().__init__()
-        sizes = (classes,) if embedding is None else (classes, embedding)
-        if not all(isinstance(each, Integral) and each >= 1 for each in sizes):
-            raise OptionError(
-                f"labels need classes and a width, whole numbers above 0: {classes}, {embedding}"
-            )
+        require_sizes(self, classes=classes)
+        if embedding is not None:
+            require_sizes(self, embedding=embedding)
         self.classes, self.embedding = classes, embedding
         self.width = classes if embedding is None else embedding
         if embedding is not None:

@@ -5,8 +5,6 @@ Derivation: docs/convolution.md, docs/transposed-convolution.md.
 
 from __future__ import annotations
 
-from numbers import Integral
-
 from tinygan.backend import Array
 from tinygan.backend.convolution import Convolution
 from tinygan.backend.geometry import (
@@ -21,7 +19,7 @@ from tinygan.backend.geometry import (
 from tinygan.errors import OptionError, ShapeError
 from tinygan.nn.cache import Cache
 from tinygan.nn.initialisers import glorot_uniform, zeros
-from tinygan.nn.layer import Initialiser, Layer, Shape, View
+from tinygan.nn.layer import Initialiser, Layer, Shape, View, require_sizes
 
 
 class Conv2D(Layer):
@@ -58,8 +56,7 @@ class Conv2D(Layer):
         output_padding: int | Pair | None,
     ) -> None:
         super().__init__()
-        if not all(isinstance(c, Integral) and c >= 1 for c in (c_in, c_out)):
-            raise OptionError(f"channels are whole numbers above 0, not {c_in!r} and {c_out!r}")
+        require_sizes(self, c_in=c_in, c_out=c_out)
         self.c_in, self.c_out, self.padding = int(c_in), int(c_out), padding
         kind = type(self).__name__
         self.kernel, self.stride = (

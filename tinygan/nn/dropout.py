@@ -8,10 +8,10 @@ from __future__ import annotations
 from tinygan.backend import Array
 from tinygan.errors import OptionError
 from tinygan.nn.cache import Cache
-from tinygan.nn.layer import Layer
+from tinygan.nn.layer import PiecewiseLinear
 
 
-class Dropout(Layer):
+class Dropout(PiecewiseLinear):
     """In training y = x·mask / keep; in evaluation y = x.
 
     A mask costs 8 random bits an element, so `keep` is rounded to q/256 and the scale is 256/q:
@@ -39,26 +39,15 @@ class Dropout(Layer):
         cache.keep("factor", factor)
         return y
 
-    def _times_factor(self, a: Array, cache: Cache, name: str) -> Array:
+    def transposed(self, a: Array, cache: Cache, name: str) -> Array:
         if self._is_identity(cache):
             return a
         factor = cache.kept("factor")
         out = cache.like(name, factor)
         return cache.backend.multiply(a, factor, out=out)  # [dropout.2]
 
-    def backward(
-        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
-    ) -> Array:
-        return self._times_factor(dy, cache, "dx")
-
     def jvp(self, t: Array, cache: Cache) -> Array:
-        return self._times_factor(t, cache, "ty")
-
-    def jvp_backward(
-        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
-    ) -> tuple[Array | None, Array]:
-        dx = None if dy is None else self.backward(dy, cache)
-        return dx, self._times_factor(dty, cache, "dt")
+        return self.transposed(t, cache, "ty")  # J is diagonal
 
     def __repr__(self) -> str:
         return f"Dropout(keep {self.keep:g})"

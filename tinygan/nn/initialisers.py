@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from tinygan.backend import Array
-from tinygan.errors import ShapeError
+from tinygan.errors import OptionError, ShapeError
 from tinygan.nn.layer import Initialiser, Shape
 from tinygan.noise import Noise
 
@@ -83,7 +83,9 @@ def output_bias(pixel_means: Any, activation: str = "sigmoid") -> Initialiser:
     ends of the activation's range. They are clipped to [1e-7, 1 - 1e-7], as in the code of
     Goodfellow et al. 2014. sigmoid: logit(m); tanh: artanh(2 m - 1) = logit(m) / 2.
     """
-    half = {"sigmoid": 1.0, "tanh": 0.5}[activation]
+    halves = {"sigmoid": 1.0, "tanh": 0.5}
+    if activation not in halves:
+        raise OptionError(f"output_bias: activation {activation!r} is not sigmoid or tanh")
 
     def bias(noise: Noise, purpose: str, shape: Shape) -> Array:
         count = math.prod(shape)
@@ -94,6 +96,6 @@ def output_bias(pixel_means: Any, activation: str = "sigmoid") -> Initialiser:
             )
         m = noise.backend.from_host(pixel_means, dtype="float64").reshape(shape)
         m = m.clip(1e-7, 1.0 - 1e-7)
-        return half * noise.backend.xp.log(m / (1.0 - m))  # [init.4]
+        return halves[activation] * noise.backend.xp.log(m / (1.0 - m))  # [init.4]
 
     return bias

@@ -123,3 +123,26 @@ class Layer:
 
     def __repr__(self) -> str:
         return type(self).__name__
+
+
+class PiecewiseLinear(Layer):
+    """A layer without parameters whose Jacobian J does not change with x, but for jumps.
+
+    Then the way back is Jᵀ alone: for dy in backward, and for dy and dty apart in the reverse of
+    the jvp, where nothing bends [vjp.3].
+    """
+
+    def transposed(self, dy: Array, cache: Cache, name: str) -> Array:
+        """Jᵀdy, in this call site's memory called `name`."""
+        raise NotImplementedError(f"{self} has no backward")
+
+    def backward(
+        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
+    ) -> Array:
+        return self.transposed(dy, cache, "dx")
+
+    def jvp_backward(
+        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
+    ) -> tuple[Array | None, Array]:
+        dx = None if dy is None else self.backward(dy, cache)
+        return dx, self.transposed(dty, cache, "dt")

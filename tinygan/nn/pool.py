@@ -6,12 +6,12 @@ from tinygan.backend import Array
 from tinygan.backend.geometry import Padding, Pair, Part, check_options, conv_geometry, pair
 from tinygan.errors import OptionError, ShapeError
 from tinygan.nn.cache import Cache
-from tinygan.nn.layer import Layer, Shape
+from tinygan.nn.layer import PiecewiseLinear, Shape
 
 EVERY = slice(None)
 
 
-class MaxPool2D(Layer):
+class MaxPool2D(PiecewiseLinear):
     """y[n, p, q, c] = the largest entry of x[n, :, :, c] in window (p, q).
 
     x (N, H, W, C), y (N, P, Q, C). `size` and `stride` (default: the size) are an int or a pair;
@@ -49,15 +49,10 @@ class MaxPool2D(Layer):
         cache.keep("winner", winner)
         return y
 
-    def _route(self, dy: Array, cache: Cache, name: str) -> Array:
+    def transposed(self, dy: Array, cache: Cache, name: str) -> Array:
         """dy, added to the pixel that won each window; where no window reaches, zero: [pool.2]."""
         dx = cache.images(name, (len(dy), *self.geometry.input, dy.shape[3]))
         return cache.backend.max_pool_backward(dy, cache.kept("winner"), self.geometry, out=dx)
-
-    def backward(
-        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
-    ) -> Array:
-        return self._route(dy, cache, "dx")
 
     def jvp(self, t: Array, cache: Cache) -> Array:
         xp, winner = cache.backend.xp, cache.kept("winner")
@@ -70,18 +65,12 @@ class MaxPool2D(Layer):
             xp.add(ty[at], share[at], out=ty[at])  # [pool.3]
         return ty
 
-    def jvp_backward(
-        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
-    ) -> tuple[Array | None, Array]:
-        dx = None if dy is None else self.backward(dy, cache)
-        return dx, self._route(dty, cache, "dt")
-
     def __repr__(self) -> str:
         (h, w), (sh, sw) = self.size, self.stride
         return f"MaxPool2D({h}x{w}, stride {sh}x{sw}, {self.padding})"
 
 
-class UpSample(Layer):
+class UpSample(PiecewiseLinear):
     """Each pixel becomes a block: y[n, i, j, c] = x[n, i // f, j // f, c], x (N, H, W, C)."""
 
     def __init__(self, factor: int | Pair = 2) -> None:
@@ -106,7 +95,7 @@ class UpSample(Layer):
             y[place] = x  # [up.1]
         return y
 
-    def _sum_blocks(self, dy: Array, cache: Cache, name: str) -> Array:
+    def transposed(self, dy: Array, cache: Cache, name: str) -> Array:
         xp, first = cache.backend.xp, dy[self.places[0]]
         dx = cache.images(name, first.shape)
         dx[...] = first
@@ -120,19 +109,8 @@ class UpSample(Layer):
     def forward(self, x: Array, cache: Cache) -> Array:
         return self._repeat(x, cache, "y")
 
-    def backward(
-        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
-    ) -> Array:
-        return self._sum_blocks(dy, cache, "dx")
-
     def jvp(self, t: Array, cache: Cache) -> Array:
         return self._repeat(t, cache, "ty")
-
-    def jvp_backward(
-        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
-    ) -> tuple[Array | None, Array]:
-        dx = None if dy is None else self.backward(dy, cache)
-        return dx, self._sum_blocks(dty, cache, "dt")
 
     def __repr__(self) -> str:
         return f"UpSample({self.factor[0]}x{self.factor[1]})"

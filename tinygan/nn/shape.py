@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 
 from tinygan.backend import Array
-from tinygan.errors import OptionError, ShapeError
+from tinygan.errors import ShapeError
 from tinygan.nn.cache import Cache
-from tinygan.nn.layer import Layer, Shape
+from tinygan.nn.layer import PiecewiseLinear, Shape, require_sizes
 
 
-class Reshape(Layer):
+class Reshape(PiecewiseLinear):
     """(N, ...) -> (N, *shape) in C order; its Jacobian is the identity: [shape.1]."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
+        require_sizes(self, **{f"axis {i}": size for i, size in enumerate(shape)})
         self.shape = shape
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -26,12 +27,7 @@ class Reshape(Layer):
         cache.keep("shape_of", x)
         return _reshaped(x, (len(x), *self.shape), cache, "x")
 
-    def backward(
-        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
-    ) -> Array:
-        return self._back(dy, cache, "dx")
-
-    def _back(self, dy: Array, cache: Cache, name: str) -> Array:
+    def transposed(self, dy: Array, cache: Cache, name: str) -> Array:
         """dy in x's shape and in x's order in memory, so that the layers before see one order."""
         x = cache.kept("shape_of")
         dx = _reshaped(dy, x.shape, cache, name)
@@ -41,12 +37,6 @@ class Reshape(Layer):
 
     def jvp(self, t: Array, cache: Cache) -> Array:
         return _reshaped(t, (len(t), *self.shape), cache, "t")
-
-    def jvp_backward(
-        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
-    ) -> tuple[Array | None, Array]:
-        dx = None if dy is None else self.backward(dy, cache)
-        return dx, self._back(dty, cache, "dt")
 
     def __repr__(self) -> str:
         return f"Reshape{self.shape}"
@@ -63,7 +53,7 @@ class Flatten(Reshape):
         return "Flatten"
 
 
-class Pack(Layer):
+class Pack(PiecewiseLinear):
     """(N, ..., C) -> (N/m, ..., m·C): m samples that follow one another become one, for PacGAN.
 
     Lin et al. 2018: what D then judges is whether all of them are real. The numbers are moved,
@@ -72,8 +62,7 @@ class Pack(Layer):
 
     def __init__(self, m: int) -> None:
         super().__init__()
-        if m < 1:
-            raise OptionError(f"a pack holds at least one sample, not {m}")
+        require_sizes(self, m=m)
         self.m = self.pack = m
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -94,26 +83,15 @@ class Pack(Layer):
             y[..., i * c : (i + 1) * c] = x[i::m]
         return y
 
-    def _unpacked(self, dy: Array, cache: Cache, name: str) -> Array:
+    def transposed(self, dy: Array, cache: Cache, name: str) -> Array:
         x = cache.kept("shape_of")
         dx, c = cache.like(name, x), x.shape[-1]
         for i in range(self.m):
             dx[i :: self.m] = dy[..., i * c : (i + 1) * c]
         return dx
 
-    def backward(
-        self, dy: Array, cache: Cache, param_grads: bool = True, input_grad: bool = True
-    ) -> Array:
-        return self._unpacked(dy, cache, "dx")
-
     def jvp(self, t: Array, cache: Cache) -> Array:
         return self._packed(t, cache, "ty")
-
-    def jvp_backward(
-        self, dy: Array | None, dty: Array, cache: Cache, param_grads: bool = True
-    ) -> tuple[Array | None, Array]:
-        dx = None if dy is None else self.backward(dy, cache)
-        return dx, self._unpacked(dty, cache, "dt")
 
     def __repr__(self) -> str:
         return f"Pack({self.m})"

@@ -1,4 +1,4 @@
-"""What a preset is: the whole recipe of a GAN as plain values and two functions that build it."""
+"""What a preset is: the whole recipe of a GAN as plain values and the functions that build it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from tinygan.backend import Array, Backend
 from tinygan.errors import OptionError
+from tinygan.gan.objectives import HALVED
 from tinygan.nn import BatchNorm, Condition, Layer, LayerNorm, Network, Pack, Sequential
 from tinygan.noise import Noise
 from tinygan.optim import Optimiser
@@ -62,6 +63,11 @@ class Preset:
                              G that will be loaded from a checkpoint
     discriminator(labels, packing)  builds D, ending in one logit for every `packing` samples
     optimiser(net, lr, n)    makes a player's optimiser; n is the number of steps in an epoch
+    lr, batch_size           learning rate of both players, D's answers in a minibatch
+    order, k                 who moves when, and D's updates for each of G's
+    objective, loss, halved  what the players want: see `make_objective`
+    latent, prior            how many numbers z has, and what they are drawn from
+    grid                     rows and columns of the pictures of samples
     kind                     what G makes: "images", "points" of a plane, or "curves"
     data                     the data set, unless another one of this kind is asked for
     value_range              of the pixels, as G's output activation has them
@@ -78,6 +84,7 @@ class Preset:
     train_images             how many of the training images are used (None: all)
     image_size               height and width of the images, padded with background (None: as is)
     ..._every                how often, in steps; or ..._every_epochs
+    keep_last, keep_every    which checkpoints are kept: see `Run`
     """
 
     name: str
@@ -131,6 +138,11 @@ class Preset:
             )
         body = self.discriminator(self.labels, self.packing)
         return with_layer_norm(body) if self.d_norm == "layer" else body
+
+    @property
+    def halves_loss(self) -> bool:
+        """Whether D's loss is the mean of its two halves; some objectives know only the sum."""
+        return self.halved and self.objective in HALVED
 
     @property
     def samples_per_batch(self) -> int:

@@ -2,7 +2,6 @@
 
 from tinygan.run.arguments import one_line_errors
 from tinygan.run.loop import Run
-from tinygan.run.manifest import make_manifest
 from tinygan.run.open import load_images, load_points, make_game, open_run
 from tinygan.run.options import Options, parse_options
 
@@ -12,7 +11,6 @@ __all__ = [
     "load_images",
     "load_points",
     "make_game",
-    "make_manifest",
     "one_line_errors",
     "open_run",
     "parse_options",

@@ -17,7 +17,7 @@ from tinygan.run.atomic import write_json
 from tinygan.run.manifest import check_data, describe_data
 from tinygan.run.rebuild import Generator
 
-METRICS = ("parzen", "agreement", "modes")
+KINDS = ("parzen", "agreement", "modes")
 SAMPLES = 10_000
 VALIDATION = 10_000  # the last images of the training set
 SIGMA_POINTS = 1_000  # of them, the first: sigma is chosen on these
@@ -162,7 +162,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 def _is_result(result: Any) -> bool:
     """Whether it is one that can be put into words."""
     try:
-        return result.get("metric", "parzen") in METRICS and bool(describe(result))
+        return result.get("metric", "parzen") in KINDS and bool(describe(result))
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return False
 

@@ -19,14 +19,15 @@ from tinygan.nn.sequential import Sequential
 from tinygan.run.rebuild import Player, in_words
 
 FORMAT = 1
-# What the axes of each tensor are, by the kind of layer that owns it.
+# What the axes of each tensor are, by the kind of layer that owns it. A Maxout's are those of its
+# Dense, piece by piece; BatchNorm's four tensors are all (channels).
 AXES: dict[str, dict[str, list[str]]] = {
     "Dense": {"W": ["in", "out"], "b": ["out"]},
     "Conv2D": {"W": ["kernel height", "kernel width", "in", "out"], "b": ["out"]},
     "ConvTranspose2D": {"W": ["kernel height", "kernel width", "out", "in"], "b": ["out"]},
     "Condition": {"W": ["class", "embedding"]},
 }
-# Of a Maxout's affine part, piece by piece. BatchNorm's four tensors are all (channels).
+# The options of a layer that its tensors do not show.
 OPTIONS = (
     *("slope", "momentum", "eps", "keep", "pieces", "classes", "embedding"),
     *("kernel", "stride", "size", "factor", "m"),

@@ -50,7 +50,7 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
-    def curves(self) -> Path:
+    def losses(self) -> Path:
         return self.path / "losses.png"
 
     @property

@@ -18,9 +18,9 @@ from tinygan.gan.monitor import Monitor
 from tinygan.gan.objectives import CROSS_ENTROPIES
 from tinygan.run import checkpoint as checkpoints
 from tinygan.run.checkpoint import Checkpoint, Stateful
-from tinygan.run.curves import write_curves
 from tinygan.run.folder import FolderLock, Manifest, RunFolder
 from tinygan.run.interrupt import StopSignals
+from tinygan.run.losses import write_curves
 from tinygan.run.metrics_file import MetricsFile, read_metrics
 from tinygan.run.pictures import write_animation
 from tinygan.run.progress import Progress
@@ -292,7 +292,7 @@ class Run:
         metrics = read_metrics(self.folder.metrics)
         if metrics["step"]:
             write_curves(
-                self.folder.curves,
+                self.folder.losses,
                 metrics,
                 halved=bool(self.manifest.get("halved", False)),
                 objective=self._objective,
@@ -319,7 +319,7 @@ class Run:
         )
         # Perhaps it was killed between its last step and its pictures.
         saved = Checkpoint(self.folder.checkpoints, self.start).json_path
-        if _older(self.folder.curves, saved):
+        if _older(self.folder.losses, saved):
             self._draw_curves()
         if _older(self.folder.animation, saved):
             write_animation(self.folder.samples, self.folder.animation)

@@ -21,7 +21,6 @@ from tinygan.data import (
 )
 from tinygan.errors import DataError
 from tinygan.gan import Game, make_objective, make_penalty
-from tinygan.gan.objectives import HALVED
 from tinygan.nn import Network
 from tinygan.noise import Noise
 from tinygan.optim import Optimiser
@@ -62,7 +61,7 @@ def make_game(
     )
     penalty = None
     if recipe.penalty is not None:  # its weight is that of papers, whose losses are not halved
-        share = 0.5 if recipe.halved and recipe.objective in HALVED else 1.0
+        share = 0.5 if recipe.halves_loss else 1.0
         penalty = make_penalty(recipe.penalty, share * recipe.penalty_weight)
     told, m = recipe.labels.classes > 0, recipe.samples_per_batch
     sample, labels_of_x = _batches(recipe, data, m, noise, G)

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tinygan.backend import NAMES
 from tinygan.data import CURVES, WORLDS
-from tinygan.gan.objectives import OBJECTIVES
+from tinygan.gan import ORDERS
+from tinygan.gan.objectives import LOSSES, OBJECTIVES
 from tinygan.gan.penalties import PENALTIES
 from tinygan.presets import EXAMPLES, PAIRS, PRESETS, Labels, Preset
 from tinygan.run.arguments import OneLineParser, label, not_negative, one_of, positive, whole
@@ -25,7 +27,7 @@ def make_parser(description: str | None, presets: Mapping[str, Preset]) -> argpa
     )
     add = parser.add_argument
     add("--preset", type=_preset_of(presets), metavar="NAME", help=", ".join(presets))
-    add("--backend", choices=("auto", "numpy", "cupy"), help="where to compute (default: auto)")
+    add("--backend", choices=NAMES, help="where to compute (default: auto)")
     add("--dtype", choices=("float32", "float64"), help="default: float32")
     add(
         "--precision",
@@ -39,13 +41,13 @@ def make_parser(description: str | None, presets: Mapping[str, Preset]) -> argpa
     )
     add("--batch-size", type=whole(1), metavar="M", help="samples in a minibatch")
     add("--k", type=whole(1), metavar="K", help="updates of D for each update of G")
-    add("--order", choices=("paper", "simultaneous", "alternating"), help="who moves when")
+    add("--order", choices=tuple(ORDERS), help="who moves when")
     add(
         "--objective",
         choices=(*OBJECTIVES, *PAIRS),
         help="what the players want; wgan-gp and the like name objective, penalty and k at once",
     )
-    add("--loss", choices=("probabilities", "logits"), help="the form of the cross entropy")
+    add("--loss", choices=tuple(LOSSES), help="the form of the cross entropy")
     add("--penalty", choices=("none", *PENALTIES), help="on D's gradient at its inputs")
     add("--penalty-weight", type=positive, metavar="W", help="of the penalty (default: 10)")
     add("--clip", type=positive, metavar="C", help="keep D's parameters in [-C, C]")

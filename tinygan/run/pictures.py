@@ -74,9 +74,7 @@ def write_animation(folder: Path, path: Path) -> int:
 def _frame(path: Path) -> Image.Image:
     try:
         with Image.open(path) as picture:
-            scale = (
-                2 if picture.width < 200 else 1
-            )  # twice as large, unless the file grew too large
+            scale = 2 if picture.width < 200 else 1  # larger ones would make too large a file
             size = (picture.width * scale, picture.height * scale)
             frame: Image.Image = picture.resize(size, Image.Resampling.NEAREST)
             return frame

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from tinygan.backend import Array, Backend
 from tinygan.gan.algorithm1 import METRICS
 
-ROWS = 16  # that wait on a device; NumPy has nothing to wait for, there each is read at once
+ROWS = 16  # that wait on a device; where there is nothing to wait for each is read at once
 
 
 class Readings:
@@ -19,7 +19,7 @@ class Readings:
     def __init__(self, measure: Callable[[], Array], backend: Backend) -> None:
         """`measure` gives the METRICS of the step just made, a row on the backend."""
         self._measure, self._backend = measure, backend
-        rows = 1 if backend.name == "numpy" else ROWS
+        rows = 1 if backend.instant else ROWS
         self._rows = backend.zeros((rows, len(METRICS)), "float64")
         self._steps: list[int] = []
 

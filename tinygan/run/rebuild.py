@@ -1,4 +1,4 @@
-"""A trained generator, made again from its run folder."""
+"""A trained player, made again from its run folder; and what G draws."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tinygan.run.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
 from tinygan.run.folder import Manifest, RunFolder
 from tinygan.run.options import overridden, recorded_options
 
-BATCH = 500  # images generated at a time
+BATCH = 500  # samples generated at a time
 
 
 def load_run(folder: Path, step: int | None = None) -> tuple[Manifest, Checkpoint]:
@@ -83,11 +83,11 @@ class Generator:
         return np.resize(cycle, n)
 
     def samples(self, n: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
-        """`n` images, float32 (n, H, W, C) in the data's range: a function of (checkpoint, seed).
+        """`n` samples, float32 (n, H, W, C) or (n, D), a function of (checkpoint, seed).
 
         `labels` (n,) are asked of a conditional G, every class in turn where none are given.
-        BatchNorm uses its running statistics, so that no image depends on its neighbours; the
-        first images are the same for every `n`.
+        BatchNorm uses its running statistics, so that no sample depends on its neighbours; the
+        first ones are the same for every `n`.
         """
         images = np.empty((n, *self.G.output_shape), np.float32)
         start = 0
@@ -107,7 +107,7 @@ class Generator:
     def batches(
         self, n: int, seed: int = 0, labels: np.ndarray | None = None
     ) -> Iterator[np.ndarray]:
-        """The same images, at most BATCH at a time."""
+        """The same samples, at most BATCH at a time."""
         cache, backend = self.G.cache("sample", train=False), self.G.backend
         noise = Noise(seed, backend)
         labels = self.labels(n) if labels is None else labels

@@ -10,13 +10,13 @@ import numpy as np
 
 from tinygan.data.curves import NOISE, PLACES, SINE, amplitude_range, bounds
 from tinygan.data.points import PointSet
-from tinygan.gan.objectives import CROSS_ENTROPIES, HALVED
+from tinygan.gan.objectives import CROSS_ENTROPIES
 from tinygan.presets import Preset
-from tinygan.run.curves import D_COLOUR, G_COLOUR, GREY, LOG_4, MINUS, smooth
 from tinygan.run.figures import new_figure, save_figure
 from tinygan.run.folder import RunFolder
 from tinygan.run.live import Window, open_window
 from tinygan.run.loop import say
+from tinygan.run.losses import D_COLOUR, G_COLOUR, GREY, LOG_4, MINUS, smooth
 from tinygan.run.metrics_file import read_metrics
 from tinygan.run.options import Options
 
@@ -41,8 +41,8 @@ class SinePicture:
     def __init__(self, data: PointSet, preset: Preset, window: Window | None = None) -> None:
         self.family = data.name
         self.window = window
-        halved = preset.halved and preset.objective in HALVED
-        self.factor = -2.0 if halved else -1.0  # from D's loss to V(D, G), where it is one
+        # From D's loss to V(D, G), where it is one.
+        self.factor = -2.0 if preset.halves_loss else -1.0
         self.labelled = preset.objective in CROSS_ENTROPIES
         self.plain = self.labelled and preset.real_target == 1.0 and not preset.label_noise
 

@@ -12,9 +12,9 @@ from tinygan.data.points import PointSet
 from tinygan.metrics.curves import best_amplitude
 from tinygan.nn import Network
 from tinygan.noise import Noise
-from tinygan.run.curves import GREY, MINUS
 from tinygan.run.figures import new_figure, save_figure
 from tinygan.run.loop import say
+from tinygan.run.losses import GREY, MINUS
 from tinygan.run.options import Options
 from tinygan.run.sine_pictures import TARGET, tidy
 
