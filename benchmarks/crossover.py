@@ -38,7 +38,7 @@ from tinygan.nn import Dense, Flatten, LeakyReLU, Reshape, Sequential, Tanh
 from tinygan.presets import Preset, get_preset
 from tinygan.run.atomic import write_bytes, write_json
 from tinygan.run.figures import new_figure, save_figure
-from tinygan.run.manifest import versions
+from tinygan.run.manifest import processor, versions
 
 WIDTHS, BATCHES = [64, 128, 256, 512, 1024, 2048], [16, 64, 256, 1024]
 QUICK_WIDTHS, QUICK_BATCHES = [64, 256, 1024], [16, 256]
@@ -96,8 +96,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     points = []
     for batch in options.batch:
         for width in options.width:
-            samples, processor = sample(options, width, batch, places)
-            about = {"width": width, "batch": batch, "processor_ms": processor}
+            samples, busy = sample(options, width, batch, places)
+            about = {"width": width, "batch": batch, "processor_ms": busy}
             points.append(about | {"ms": samples})
             least = {place: f"{min(ms):.3f} ms" for place, ms in samples.items()}
             say(f"width {width}, batch {batch}: {least}")
@@ -129,15 +129,15 @@ def sample(
         prepared[place] = ours(recipe(width), batch, 0, precision=precision, device=device)
     steps = {place: max(1, round(SAMPLE / time_steps(p, 1))) for place, p in prepared.items()}
     samples: dict[str, list[float]] = {place: [] for place in places}
-    processor = math.inf
+    busy = math.inf
     for _ in range(options.rounds):
         for place in places:
             began = time.process_time()
             samples[place].append(round(1e3 * time_steps(prepared[place], steps[place]), 5))
             if place == "numpy":
                 spent = (time.process_time() - began) / (1 + steps[place])
-                processor = min(processor, round(1e3 * spent, 5))
-    return samples, processor
+                busy = min(busy, round(1e3 * spent, 5))
+    return samples, busy
 
 
 def recipe(width: int) -> Preset:

@@ -109,7 +109,7 @@ def main() -> None:
     steps_per_epoch = manifest["data"]["images"] // manifest["options"]["batch_size"]
     if given.redraw:
         report = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-        results = report["results"]
+        results, given.split = report["results"], report.get("split", "test")
     else:
         results = measure(given.run, given.every, given.average_from, given.split)
         chosen = {}

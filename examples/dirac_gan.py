@@ -46,7 +46,7 @@ GALLERY = {
     "hinge": Rules("hinge"),
     "Wasserstein": Rules("wgan"),
     "Wasserstein, |ψ| ≤ 1": Rules("wgan", clip=1.0),
-    "Wasserstein + GP, λ = 0.5": Rules("wgan", "gp", 0.5),
+    "Wasserstein + GP, w = 0.5": Rules("wgan", "gp", 0.5),
 }
 
 

@@ -28,6 +28,14 @@ def broken():
 def dies():
     import os
     os._exit(3)
+
+def tires():
+    import sys
+    left = [0, 0, 0, 0, 0]
+    def step():
+        print(200_000 * "talk ", file=sys.stderr)
+        left.pop()
+    return Prepared(step, {}, rss())
 """
 
 
@@ -52,6 +60,7 @@ def test_harness_takes_turns_and_leaves_out_what_fails(harness):
             toy("quick", "sleeper", seconds=0.001),
             toy("broken", "broken"),
             toy("dies", "dies"),
+            toy("tires", "tires"),
             toy("slow", "sleeper", {"OPENBLAS_CORETYPE": "Haswell"}, seconds=0.01),
         ],
         threads=1,
@@ -66,6 +75,8 @@ def test_harness_takes_turns_and_leaves_out_what_fails(harness):
     assert 0.01 <= slow.minimum <= slow.median
     assert said[0] == "broken: left out: RuntimeError: no compiler here"
     assert said[1].startswith("dies: left out: ")
+    assert said[2] == "tires: left out: IndexError: pop from empty list"
+    assert len(said) == 3
     # native means native: the caller's own setting does not reach the workers
     assert quick.about["coretype"] is None
     assert slow.about["coretype"] == "Haswell"
