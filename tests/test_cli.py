@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -25,6 +26,7 @@ from tinygan.__main__ import main
 from tinygan.errors import CheckpointError, DataError
 from tinygan.presets import PRESETS
 from tinygan.run import one_line_errors, parse_options
+from tinygan.run.evaluate import evaluate_parzen
 from tinygan.run.manifest import machine
 from tinygan.run.rebuild import load_generator
 
@@ -245,7 +247,7 @@ def test_an_edited_option_is_refused_as_a_typed_one_would_be(
         parse_options(["--resume", str(folder)], "", PRESETS)
     assert stopped.value.code == 2
     errors = capsys.readouterr().err
-    assert f"{folder}/run.json is damaged: " in errors
+    assert f"{folder}/run.json cannot be used: " in errors
     assert words in errors
 
 
@@ -567,6 +569,21 @@ def test_a_run_is_measured_and_the_figure_kept(
     main(["info", str(run)])
     assert "nats" in capsys.readouterr().out
     assert test["data"] == digits.name
+
+
+@pytest.mark.parametrize(("used", "seen"), [(None, True), (250, True), (200, False)])
+def test_a_figure_says_whether_validation_was_trained_on(
+    run: Path, monkeypatch: pytest.MonkeyPatch, used: int | None, seen: bool
+) -> None:
+    """Of 300 images the last 100 are for validation, whatever a preset's train_images says."""
+    monkeypatch.setattr("tinygan.run.evaluate.SAMPLES", 20)
+    monkeypatch.setattr("tinygan.run.evaluate.VALIDATION", 100)
+    monkeypatch.setattr("tinygan.run.evaluate.SIGMA_POINTS", 30)
+    monkeypatch.setattr("tinygan.run.evaluate.check_data", lambda recorded, given: None)
+    generator = load_generator(run)
+    preset = dataclasses.replace(generator.preset, train_images=used)
+    result = evaluate_parzen(dataclasses.replace(generator, preset=preset))
+    assert result["validation_was_trained_on"] is seen
 
 
 def test_a_figure_that_cannot_be_kept_is_still_told(

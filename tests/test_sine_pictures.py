@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +21,7 @@ from tinygan.data.curves import SINE, curves
 from tinygan.errors import DataError
 from tinygan.nn import Dense, Sequential
 from tinygan.presets import SINES
-from tinygan.run import live, sine_pictures
+from tinygan.run import live, sine_pictures, sine_sweep
 from tinygan.run.metrics_file import METRICS, MetricsFile
 from tinygan.run.sine_pictures import SinePicture, write_curve_picture
 from tinygan.run.sine_sweep import sweep, write_sweep_picture
@@ -144,6 +146,16 @@ def test_the_sweep_picture_shows_it(tmp_path):
     G.body.layers[0].W = 0.0 * G.body.layers[0].W
     same = write_sweep_picture(tmp_path / "t.png", G, "sine-family", np.zeros((4, 5)))
     assert not np.array_equal(same, picture)
+
+
+@pytest.mark.parametrize(("prior", "reach"), [("normal", 2.0), ("uniform", 3.0**0.5)])
+def test_a_sweep_stays_where_the_prior_is(prior, reach, tmp_path, monkeypatch):
+    seen, preset = [], replace(SINES["sine-curve"], prior=prior)
+    monkeypatch.setattr(sine_sweep, "sweep", lambda G, z, values: seen.append(values) or y)
+    y = np.zeros((5, 4, 17, 15))
+    options = SimpleNamespace(preset=preset, seed=0, folder=tmp_path)
+    sine_sweep.sweep_run(options, SimpleNamespace(name="sine-curve"), linear_G())
+    assert (seen[0].min(), seen[0].max()) == (-reach, reach)
 
 
 # ---- the window ----------------------------------------------------------------------------------

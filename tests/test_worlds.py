@@ -228,9 +228,14 @@ def test_files_that_are_no_arrays(tmp_path):
         "half.npy": (whole[: len(whole) // 2], r"damaged or cut short \("),
         "header.npy": (whole[:50], "cut short"),
         "magic.npy": (whole[:8], "cut short"),
-        "syntax.npy": (whole.replace(b"'<f8'", b"',f8'"), "its header cannot be read"),
-        "torn.npy": (whole.replace(b"{'descr", b">'descr"), "its header cannot be read"),
-        "huge.npy": (whole.replace(b"(100, 2)", b"(9**99,)"), "damaged"),
+        "syntax.npy": (whole.replace(b"'<f8'", b"',f8'"), r"damaged or cut short \("),
+        "torn.npy": (whole.replace(b"{'descr", b">'descr"), r"damaged or cut short \("),
+        "huge.npy": (
+            whole.replace(b"(100, 2), }" + 30 * b" ", b"(1" + 32 * b"0" + b", 2), }"),
+            r"short \(.*too large",
+        ),
+        "index.npy": (whole.replace(b"'<f8'", b"()   "), "damaged"),
+        "header_size.npy": (whole[:9] + b"*" + whole[10:] + 20_000 * b" ", "damaged"),
         "points.csv": (b"1,2\n", "not a .npy file"),
     }
     for name, (content, words) in contents.items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import io
 import math
-import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,18 +131,17 @@ def _read(path: Path) -> NDArray[Any]:
     """The array in a .npy file; pickled objects, which could run code, are never opened."""
     try:
         content = path.read_bytes()
-        why = "not a .npy file; write it with numpy.save"
-        if content.startswith(b"\x93NUMPY"):
-            return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
     except OSError as problem:
-        why = f"cannot be read: {problem.strerror or problem}"
-    except (SyntaxError, tokenize.TokenError) as problem:
-        why = f"damaged: its header cannot be read ({first_line(problem)})"
-    except (ValueError, EOFError, MemoryError, OverflowError) as problem:
-        why = f"damaged or cut short ({problem})"
-        if "allow_pickle" in why:
-            why = "it holds Python objects, not numbers"
-    raise DataError(f"{path}: {why}")
+        raise DataError(f"{path}: cannot be read: {problem.strerror or problem}") from problem
+    if not content.startswith(b"\x93NUMPY"):
+        raise DataError(f"{path}: not a .npy file; write it with numpy.save")
+    try:
+        return np.asarray(np.load(io.BytesIO(content), allow_pickle=False))
+    except Exception as problem:  # a damaged header is Python source that means anything
+        why = first_line(problem)
+        if why.startswith("Object arrays"):
+            raise DataError(f"{path}: it holds Python objects, not numbers") from problem
+        raise DataError(f"{path}: damaged or cut short ({why})") from problem
 
 
 def _checked(array: NDArray[Any], path: Path) -> Array:

@@ -14,6 +14,7 @@ from tinygan.errors import OptionError, TinyganError
 from tinygan.run.atomic import TEMPORARY, cannot_write, remove_leftovers, set_aside, write_json
 
 FORMAT = 1
+TRIES = 10  # to lock a folder
 Manifest = dict[str, Any]
 # What those who read a run.json rely on; a part that is missing is taken as empty.
 PARTS: dict[str, type] = {
@@ -178,10 +179,17 @@ class FolderLock:
 
     def acquire(self) -> None:
         """Raise TinyganError when another process writes in this folder."""
+        for _ in range(TRIES):  # its owner may remove the file between our opening and our locking
+            if self._try():
+                return
+        raise TinyganError(f"{self._path} does not stay where it is: try again")
+
+    def _try(self) -> bool:
+        """Whether the lock is ours now, on the file that bears its name."""
         try:
             import fcntl
         except ImportError:  # no such locks on this system
-            return
+            return True
         try:
             file = open(self._path, "w", encoding="utf-8")  # noqa: SIM115
         except OSError as problem:
@@ -193,10 +201,11 @@ class FolderLock:
             raise TinyganError(
                 f"another process is training in {self._path.parent}: wait for it or stop it"
             ) from None
-        if not self._is_there(file):  # its owner removed it between our opening and our locking
+        if not self._is_there(file):
             file.close()
-            return self.acquire()
+            return False
         self._file = file
+        return True
 
     def _is_there(self, file: IO[str]) -> bool:
         try:

@@ -80,6 +80,7 @@ class Run:
         self.manifest = manifest
         self.total_steps = total_steps
         self.start = 0  # steps already made
+        self._goes_back = from_step is not None  # and may go another way
         self._parts = parts
         self._steps_per_epoch = steps_per_epoch
         self._samples_per_step = samples_per_step
@@ -180,7 +181,8 @@ class Run:
             self._checkpoint(0)  # a run that is killed early can be resumed, too
             return
         checkpoints.set_aside_later(self.folder.checkpoints, self.start)
-        self.folder.set_samples_aside(self.start)
+        if self._goes_back:  # else its pictures will be drawn again, the same
+            self.folder.set_samples_aside(self.start)
         self._csv.rewind(self.start, self._log_due)
         self._remember()
         warnings = self.manifest.get("warnings", [])

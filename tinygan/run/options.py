@@ -57,6 +57,7 @@ OF_THE_PRESET = (
     "packing",
     "d_norm",
 )  # fields an option overrides
+OF_A_PLAYER = (*OF_THE_PRESET, "conditional", "dtype")  # what one is made again from
 LENGTH = ("steps", "epochs")
 NULLABLE = {  # where None means: there is none
     *(*LENGTH, "sample_every", "checkpoint_every", "keep_every", "data_dir", "conditional"),
@@ -259,7 +260,7 @@ def recorded_options(
     for name, value in options.items():
         option = name.replace("_", "-")
         if value is None and name not in NULLABLE:
-            raise OptionError(f"{folder}/run.json is damaged: its option {name} is null")
+            raise OptionError(f"{folder}/run.json cannot be used: its option {name} is null")
         if isinstance(value, bool):
             words += [f"--{option}" if value else f"--no-{option}"]
         elif value is not None:
@@ -267,9 +268,9 @@ def recorded_options(
     try:
         given = vars(make_parser(None, presets).parse_args(words))
     except OptionError as problem:
-        raise OptionError(f"{folder}/run.json is damaged: {problem}") from None
+        raise OptionError(f"{folder}/run.json cannot be used: {problem}") from None
     if missing := sorted(set(required) - given.keys()):
-        raise OptionError(f"{folder}/run.json is damaged: it has no {missing[0]}")
+        raise OptionError(f"{folder}/run.json cannot be used: it has no {missing[0]}")
     return {**YOUNGER, **dict.fromkeys(options), **given}
 
 

@@ -17,7 +17,7 @@ from tinygan.noise import Noise
 from tinygan.presets import Preset, get_preset
 from tinygan.run.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, newest_checkpoint
 from tinygan.run.folder import Manifest, RunFolder
-from tinygan.run.options import overridden, recorded_options
+from tinygan.run.options import OF_A_PLAYER, overridden, recorded_options
 
 BATCH = 500  # samples generated at a time
 
@@ -146,7 +146,8 @@ def load_player(
     """The `player` called "G" or "D", in the same way."""
     manifest, checkpoint = load_run(folder, step)
     preset = get_preset(str(manifest.get("preset")))
-    options = recorded_options(folder, manifest["options"])
+    asked = {name: manifest["options"][name] for name in OF_A_PLAYER if name in manifest["options"]}
+    options = recorded_options(folder, asked)
     preset = overridden(preset, options)
     place = get_backend(backend, options.get("dtype", "float32"))
     body = preset.generator(None, preset.labels)

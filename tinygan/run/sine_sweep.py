@@ -56,8 +56,8 @@ def write_sweep_picture(
     """Write a PNG with a row for each number of z, atomically; its pixels, uint8.
 
     z (B, L): the places at which the other numbers are held while one goes from -reach to reach.
-    Left: the curves from the first of them. Middle: what is left of those beside
-    their best sine. Right: the amplitude of the best sine, a line for each place.
+    Left: the curves from the first of them. Middle: what is left of those beside their best sine.
+    Right: the amplitude of the best sine, a line for each place.
     """
     from matplotlib import colormaps
 
