@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from tinygan import get_backend, make_objective
+from tinygan import Noise, get_backend, make_objective
 from tinygan.errors import OptionError
 from tinygan.gan.objectives import OBJECTIVES
 from tinygan.gradcheck import check_gradient
@@ -200,6 +200,19 @@ def test_with_smoothed_labels_a_d_that_cannot_tell_stands_at_the_threshold(name,
         same = np.full((4, 1), logit)
         _, d_real, d_fake = objective.discriminator(same, same, cache())
         assert (abs(float((d_real + d_fake).sum())) < 1e-12) == flat
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_so_with_noise_on_the_labels_which_raises_both_by_half(flipped):
+    objective = make_objective("non-saturating", real_target=0.9, flipped=flipped, label_noise=0.2)
+    plain = make_objective("non-saturating", real_target=0.9, flipped=flipped)
+    sign, n, backend = (-1.0 if flipped else 1.0), 400_000, get_backend("numpy", "float64")
+    noisy = Cache(backend, noise=Noise(0, backend, step=1))
+    for threshold, flat in ((objective.threshold, True), (plain.threshold, False)):
+        same = np.full((n, 1), sign * threshold)
+        _, d_real, d_fake = objective.discriminator(same, same, noisy)
+        slope = float((d_real + d_fake).sum())
+        assert (abs(slope) < 5 * 0.2 / math.sqrt(12 * n)) == flat
 
 
 def test_the_smallest_label_there_is_has_a_threshold():

@@ -183,11 +183,10 @@ def _cross_entropy(
         return bce(fake, wanted, cache["non-saturating"], 1.0)
 
     generator = minimax if name == "minimax" else non_saturating
-    return Objective(discriminator, generator, flipped, threshold=_undecided(real_target))
+    raised = -label_noise if flipped else label_noise  # by r/2 each: of "fake", or of "real"
+    return Objective(discriminator, generator, flipped, threshold=_undecided(real_target + raised))
 
 
-def _undecided(real_target: float) -> float:
+def _undecided(t: float) -> float:
     """The logit of the best D where it cannot tell, and answers t/2: [monitor.9]."""
-    if real_target <= 0.0:
-        return -math.inf
-    return math.log(real_target) - math.log(2.0 - real_target)
+    return math.log(t) - math.log(2.0 - t) if t > 0.0 else -math.inf
