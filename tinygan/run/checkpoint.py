@@ -21,13 +21,7 @@ from safetensors import SafetensorError
 
 from tinygan.errors import CheckpointError
 from tinygan.nn.network import Network
-from tinygan.run.atomic import (
-    cannot_write,
-    remove_leftovers,
-    set_aside,
-    write_bytes,
-    write_json,
-)
+from tinygan.run.atomic import cannot_write, remove_leftovers, set_aside, write_bytes, write_json
 
 FORMAT = 1
 Tensors = dict[str, np.ndarray]

@@ -36,7 +36,8 @@ def evaluate_parzen(
     held_out = train.images[-VALIDATION:]
     for_sigma, rest = _flat(held_out[:SIGMA_POINTS]), held_out[SIGMA_POINTS:]
     points = rest if split == "validation" else test.images
-    trained_on, (low, high) = generator.preset.train_images, generator.preset.value_range
+    trained_on = train.first(generator.preset.train_images)
+    low, high = generator.preset.value_range
     samples = (generator.samples(SAMPLES, seed) - low) / (high - low)
     score = parzen(samples.reshape(len(samples), -1), for_sigma, _flat(points))
     return {
@@ -51,7 +52,7 @@ def evaluate_parzen(
         "mean": score.mean,
         "standard_error": score.standard_error,
         "sigma": score.sigma,
-        "validation_was_trained_on": len(train.first(trained_on)) > len(train) - VALIDATION,
+        "validation_was_trained_on": len(trained_on) > len(train) - VALIDATION,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 

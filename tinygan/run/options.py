@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -211,9 +211,10 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
     if "out" in given:
         raise OptionError("--out cannot go with --resume: a run goes on in its own folder")
     manifest = RunFolder(folder).read_manifest()
-    recorded = recorded_options(
-        folder, manifest["options"], presets, required=["preset", "backend", "data"]
-    )
+    recorded = recorded_options(folder, manifest["options"], presets)
+    for name in ("preset", "backend", "data"):
+        if name not in recorded:
+            raise OptionError(f"{folder}/run.json cannot be used: it has no {name}")
     # How D is called changes its dropout's draws, and nothing else: an older run keeps its way.
     combined = manifest["recipe"].get("combined", False) is True
     preset = dataclasses.replace(presets[recorded["preset"]], combined=combined)
@@ -247,10 +248,7 @@ def _resumed(given: dict[str, Any], presets: Mapping[str, Preset]) -> Options:
 
 
 def recorded_options(
-    folder: Path,
-    options: Mapping[str, Any],
-    presets: Mapping[str, Preset] = PRESETS,
-    required: Iterable[str] = (),
+    folder: Path, options: Mapping[str, Any], presets: Mapping[str, Preset] = PRESETS
 ) -> dict[str, Any]:
     """The options in a run.json, checked as a command line is: somebody may have edited them.
 
@@ -269,8 +267,6 @@ def recorded_options(
         given = vars(make_parser(None, presets).parse_args(words))
     except OptionError as problem:
         raise OptionError(f"{folder}/run.json cannot be used: {problem}") from None
-    if missing := sorted(set(required) - given.keys()):
-        raise OptionError(f"{folder}/run.json cannot be used: it has no {missing[0]}")
     return {**YOUNGER, **dict.fromkeys(options), **given}
 
 
