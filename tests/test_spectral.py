@@ -21,11 +21,10 @@ from operations import Plain
 from tinygan import Network, get_backend
 from tinygan.backend.convolution import DirectConvolution
 from tinygan.backend.geometry import Geometry, conv_geometry, transposed_geometry
+from tinygan.backend.lifted import MOST, Slot
 from tinygan.backend.numpy_backend import NumpyBackend
 from tinygan.backend.spectral import (
-    STAND_LIFTED,
     Ring,
-    Slot,
     SpectralConvolution,
     make_transform,
     points,
@@ -357,10 +356,10 @@ def test_the_lifted_input_is_kept_in_training(monkeypatch, train):
 
 
 def test_the_weights_of_the_layers_used_last_stand_lifted(monkeypatch):
-    """As many as STAND_LIFTED, also of one plan; changed numbers are lifted anew."""
+    """As many as MOST, also of one plan; changed numbers are lifted anew."""
     backend, geometry = counting(monkeypatch), DCGAN["14x14, stride 2"][0]
     plan = backend.convolution(geometry, 2, 3)
-    drawn = np.random.default_rng(0).standard_normal((STAND_LIFTED + 1, 5, 5, 2, 3))
+    drawn = np.random.default_rng(0).standard_normal((MOST + 1, 5, 5, 2, 3))
 
     def lifted(i):
         return plan.lift_weight(drawn[i], backend.shared, "W")
@@ -371,19 +370,19 @@ def test_the_weights_of_the_layers_used_last_stand_lifted(monkeypatch):
         )
         np.testing.assert_array_equal(W, expected)
 
-    layers = range(STAND_LIFTED)
+    layers = range(MOST)
     first = [lifted(i) for i in layers]
     again = [lifted(i) for i in layers]
-    assert Counting.copies == STAND_LIFTED
+    assert Counting.copies == MOST
     assert all(a.ctypes.data == b.ctypes.data for a, b in zip(first, again, strict=True))
     drawn[1, -1, -1, -1, -1] += 1.0
     lifted(1)
-    assert Counting.copies == STAND_LIFTED + 1
+    assert Counting.copies == MOST + 1
     Counting.copies = 0
-    lifted(STAND_LIFTED)  # takes the place of layer 0, the longest unused
+    lifted(MOST)  # takes the place of layer 0, the longest unused
     assert [lifted(i) is not None and Counting.copies for i in (2, 1, 0)] == [1, 1, 2]
     monkeypatch.undo()
-    for i in range(STAND_LIFTED + 1):
+    for i in range(MOST + 1):
         right(i, lifted(i))
 
 

@@ -18,8 +18,9 @@ from tinygan.backend.blas import make_gemm_add, thread_count, unpacked
 from tinygan.backend.convolution import FEW, Convolution, DirectConvolution
 from tinygan.backend.geometry import Geometry
 from tinygan.backend.interface import Array, Backend, Numbers
+from tinygan.backend.lifted import Lifted
 from tinygan.backend.row_convolution import RowConvolution
-from tinygan.backend.spectral import Lifted, SpectralConvolution, spectral_is_faster
+from tinygan.backend.spectral import SpectralConvolution, spectral_is_faster
 from tinygan.backend.team import form_team, the_team
 
 # Elements per block of an optimiser's update: its arrays stay in cache from one pass to the next,
