@@ -337,7 +337,7 @@ def test_each_image_has_its_label_in_whichever_batch(make_run, monkeypatch):
     generator = load_generator(make_run("run"))
     labels = generator.labels(11, [7, 2, 5])
     images = generator.samples(11, 0, labels).reshape(11, -1)
-    templates = np.tanh(generator.G.body.layers[1].W[LATENT:] - 1.5)
+    templates = np.tanh(generator.network.body.layers[1].W[LATENT:] - 1.5)
     distance = ((images[:, None] - templates) ** 2).sum(axis=2)
     np.testing.assert_array_equal(distance.argmin(axis=1), labels)
 

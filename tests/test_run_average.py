@@ -48,14 +48,14 @@ def test_weights_are_the_mean(
     run: Path, step: int | None, first: int, mean: float, steps: tuple[int, ...]
 ) -> None:
     generator = load_generator(run, step, "numpy", average_from=first)
-    assert generator.averaged == steps
-    np.testing.assert_array_equal(generator.G.parameters, mean)
+    assert generator.steps == steps
+    np.testing.assert_array_equal(generator.network.parameters, mean)
 
 
 def test_without_it_the_newest_checkpoint_is_taken(run: Path) -> None:
     generator = load_generator(run, backend="numpy")
-    assert generator.averaged == ()
-    np.testing.assert_array_equal(generator.G.parameters, 6.0)
+    assert generator.steps == (30,)
+    np.testing.assert_array_equal(generator.network.parameters, 6.0)
 
 
 def test_an_empty_span_is_one_clear_error(run: Path) -> None:

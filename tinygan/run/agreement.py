@@ -39,7 +39,7 @@ def evaluate_agreement(
     if not classes:
         raise OptionError("--metric agreement is for runs with --conditional: this G has no labels")
     train, test = load_splits(generator, data_dir)
-    backend = get_backend(generator.G.backend.name, "float32")
+    backend = get_backend(generator.network.backend.name, "float32")
     judge = load_classifier(train, classes, backend)
     asked = generator.labels(SAMPLES)
     low, high = generator.preset.value_range

@@ -32,7 +32,7 @@ from tinygan.run.folder import RunFolder
 from tinygan.run.metrics_file import read_metrics
 from tinygan.run.pictures import write_grid
 from tinygan.run.plane import write_points
-from tinygan.run.rebuild import Generator, in_words, load_generator, load_player
+from tinygan.run.rebuild import Generator, load_generator, load_player
 from tinygan.run.sine_pictures import write_curve_picture
 
 # What is not worth a word in `info`.
@@ -120,7 +120,7 @@ def export(given: argparse.Namespace) -> None:
     write_bytes(given.to, to_safetensors(tensors, about))
     count = player.network.parameter_count
     print(
-        f"{given.to}: {given.player} of {player.preset.name}, {in_words(player.steps)}: "
+        f"{given.to}: {given.player} of {player.preset.name}, {player.describe()}: "
         f"{len(tensors)} tensors, {count:,} parameters"
     )
 

@@ -16,7 +16,7 @@ from tinygan import __version__
 from tinygan.nn.layer import Layer, Shape
 from tinygan.nn.network import Network
 from tinygan.nn.sequential import Sequential
-from tinygan.run.rebuild import Player, in_words
+from tinygan.run.rebuild import Player
 
 FORMAT = 1
 # What the axes of each tensor are, by the kind of layer that owns it. A Maxout's are those of its
@@ -42,7 +42,7 @@ def describe_player(player: Player) -> tuple[dict[str, np.ndarray], dict[str, An
         "made_by": f"tinygan {__version__}",
         "player": network.name,
         "preset": preset.name,
-        "weights": in_words(player.steps),
+        "weights": player.describe(),
         **_of_samples(player),
         "input": list(network.input_shape),
         "output": list(network.output_shape),

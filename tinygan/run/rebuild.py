@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -33,7 +32,8 @@ def load_run(folder: Path, step: int | None = None) -> tuple[Manifest, Checkpoin
     return manifest, newest_checkpoint(place.checkpoints, step)
 
 
-class Player(NamedTuple):
+@dataclass(frozen=True)
+class Player:
     """G or D with its weights, and where they are from."""
 
     network: Network
@@ -41,27 +41,20 @@ class Player(NamedTuple):
     manifest: Manifest
     steps: tuple[int, ...]  # of the checkpoint, or of those that the weights are the mean of
 
-
-def in_words(steps: tuple[int, ...]) -> str:
-    """Which weights a player has."""
-    if len(steps) > 1:
-        return f"the mean of {len(steps)} checkpoints, {steps[0]} to {steps[-1]}"
-    return f"checkpoint {steps[0]}"
-
-
-@dataclass(frozen=True)
-class Generator:
-    """G of one checkpoint, or of the mean over several; `batches` and `samples` let it draw."""
-
-    G: Network
-    preset: Preset
-    manifest: Manifest
-    step: int
-    averaged: tuple[int, ...] = ()  # the steps whose weights G is the mean of
+    @property
+    def step(self) -> int:
+        """The checkpoint, the newest one of several."""
+        return self.steps[-1]
 
     def describe(self) -> str:
-        """Which weights G has, in words."""
-        return in_words(self.averaged or (self.step,))
+        """Which weights it has, in words."""
+        if len(self.steps) > 1:
+            return f"the mean of {len(self.steps)} checkpoints, {self.steps[0]} to {self.steps[-1]}"
+        return f"checkpoint {self.step}"
+
+
+class Generator(Player):
+    """G, which draws: `batches` and `samples`."""
 
     def labels(self, n: int, asked: Sequence[int] | None = None) -> np.ndarray | None:
         """What to ask for: `asked` (none: every class) again and again, int64 (n,).
@@ -89,7 +82,7 @@ class Generator:
         BatchNorm uses its running statistics, so that no sample depends on its neighbours; the
         first ones are the same for every `n`.
         """
-        images = np.empty((n, *self.G.output_shape), np.float32)
+        images = np.empty((n, *self.network.output_shape), np.float32)
         start = 0
         for batch in self.batches(n, seed, labels):
             images[start : start + len(batch)] = batch
@@ -108,7 +101,7 @@ class Generator:
         self, n: int, seed: int = 0, labels: np.ndarray | None = None
     ) -> Iterator[np.ndarray]:
         """The same samples, at most BATCH at a time."""
-        cache, backend = self.G.cache("sample", train=False), self.G.backend
+        cache, backend = self.network.cache("sample", train=False), self.network.backend
         noise = Noise(seed, backend)
         labels = self.labels(n) if labels is None else labels
         for number, start in enumerate(range(0, n, BATCH)):
@@ -116,7 +109,7 @@ class Generator:
             z = self.preset.draw_latent(noise.at(step=number), "sample", here.stop - start)
             if labels is not None:
                 cache.condition = backend.from_host(labels[here])
-            yield backend.to_host(self.G.forward(z, cache))
+            yield backend.to_host(self.network.forward(z, cache))
 
 
 def load_generator(
@@ -132,8 +125,8 @@ def load_generator(
     circle is nearer to it than any point of the circle.
     Raises OptionError or CheckpointError, as `load_run`; also when the preset is not known here.
     """
-    G, preset, manifest, steps = load_player(folder, "G", step, backend, average_from)
-    return Generator(G, preset, manifest, steps[-1], () if average_from is None else steps)
+    G = load_player(folder, "G", step, backend, average_from)
+    return Generator(G.network, G.preset, G.manifest, G.steps)
 
 
 def load_player(
