@@ -116,13 +116,18 @@ def test_arrays_start_at_a_line_of_cache():
         assert backend.empty((4,), "int64").dtype == np.int64
 
 
-@pytest.mark.parametrize(("threads", "cut"), [(1, True), (None, True), (2, False)])
-def test_a_product_that_openblas_shares_out_is_not_cut(monkeypatch, threads, cut):
+@pytest.mark.parametrize(
+    ("threads", "n", "cut"),
+    [(1, 128, True), (None, 128, True), (2, 128, False), (1, 256, False), (1, 16, False)],
+)
+def test_products_are_cut_that_openblas_neither_shares_out_nor_packs_cheaply(
+    monkeypatch, threads, n, cut
+):
     backend = NumpyBackend()
     monkeypatch.setattr(backend, "_unpacked", 1_000_000)
     monkeypatch.setattr(numpy_backend, "thread_count", lambda: threads)
-    W = np.ones((512, 1024), np.float32)
-    assert (backend._piece(64, 512, W) != (64, 1024)) == cut
+    W = np.ones((512, n), np.float32)
+    assert (backend._piece(64, 512, W) != (64, n)) == cut
 
 
 @pytest.mark.parametrize("lead", [(), (3,)])

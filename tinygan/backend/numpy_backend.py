@@ -28,11 +28,11 @@ from tinygan.backend.team import form_team, the_team
 BLOCK = 1 << 17
 # From here on waking the team (15 µs) pays: multiplications of a product, numbers of an array.
 PRODUCT, ARRAY = 1 << 21, 1 << 16
-# Where OpenBLAS has products without packing (`blas.unpacked`), a piece has at most TRANSPOSED
-# results if b lies transposed, best WIDE columns of them; pieces narrower than NARROW are not worth
-# it. Elsewhere a sum of fewer than SHORT products is written in pieces of STRIP columns, which stay
-# in a core's cache.
-TRANSPOSED, WIDE, NARROW, SHORT, STRIP = 1200, 64, 8, 32, 256
+# Where OpenBLAS has products without packing (`blas.unpacked`), up to MANY times as much is cut
+# into pieces that are multiplied so. A piece has at most TRANSPOSED results if b lies transposed,
+# best WIDE columns of them; pieces narrower than NARROW are not worth it. Elsewhere a sum of fewer
+# than SHORT products is written in pieces of STRIP columns, which stay in a core's cache.
+MANY, TRANSPOSED, WIDE, NARROW, SHORT, STRIP = 8, 1200, 64, 8, 32, 256
 LINE = 64  # bytes of a line of cache
 
 
@@ -180,6 +180,8 @@ class NumpyBackend(Backend):
             return m, n
         if not self._unpacked:
             return m, _halved(n, STRIP) if k < SHORT else n
+        if m * k * n > MANY * self._unpacked:  # packing costs little beside the product itself
+            return m, n
         most, rows, width = self._unpacked // max(1, k), m, n
         if b.strides[-1] != b.itemsize:
             most = min(most, TRANSPOSED)
