@@ -4,9 +4,10 @@
     python benchmarks/ring_modes.py runs/ring-best-* --add  # beside what was measured before
 
 Each run is measured as `python -m tinygan evaluate RUN --metric modes` measures it: 2 500 samples
-of its newest checkpoint (or of --checkpoint STEP), PacGAN's definitions. Runs of one preset with
-the same options are one row. The steps and the wall time are those that run.json recorded. Writes
-benchmarks/results/ring_modes.json and .md.
+of its newest checkpoint (or of --checkpoint STEP ...), PacGAN's definitions. Runs of one preset
+with the same options are one row. The wall time is what run.json recorded; of a session that went
+on behind the checkpoint it is the share of its steps. Writes benchmarks/results/ring_modes.json
+and .md.
 """
 
 from __future__ import annotations
@@ -58,7 +59,6 @@ def measure(run: Path, checkpoint: int | None, seed: int) -> Row:
     """The figures of one run."""
     generator = load_generator(run, checkpoint, "numpy")
     result, manifest = evaluate_modes(generator, seed), generator.manifest
-    sessions = [s for s in manifest["sessions"] if s["first_step"] <= result["step"]]
     backend, machine = manifest["backend"], manifest.get("machine") or {}
     return {
         "setting": setting(manifest),
@@ -72,12 +72,22 @@ def measure(run: Path, checkpoint: int | None, seed: int) -> Row:
         "quality": result["quality"],
         "reverse_kl": result["reverse_kl"],
         "each_mode": result["each_mode"],
-        "seconds": round(sum(s["seconds"] for s in sessions), 1),
+        "seconds": round(seconds_until(result["step"], manifest["sessions"]), 1),
         "device": f"{backend.get('device')}, {machine.get('threads')} thread(s)",
         "command": manifest.get("command"),
         "git": manifest.get("git"),
         "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def seconds_until(step: int, sessions: list[dict[str, Any]]) -> float:
+    """How long a run took to get there."""
+    total = 0.0
+    for s in sessions:
+        steps = s["last_step"] - s["first_step"] + 1
+        made = min(steps, max(0, step - s["first_step"] + 1))
+        total += s["seconds"] * made / max(1, steps)
+    return total
 
 
 def setting(manifest: dict[str, Any]) -> str:
@@ -195,18 +205,21 @@ def _place(row: Row) -> tuple[str, int, int]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
-    parser.add_argument("--checkpoint", type=whole(0), metavar="STEP", help="not the newest")
+    parser.add_argument(
+        "--checkpoint", type=whole(0), metavar="STEP", nargs="+", help="not the newest"
+    )
     parser.add_argument("--seed", type=whole(0), default=0, help="of the 2 500 samples (0)")
     parser.add_argument("--add", action="store_true", help="keep the rows of other runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "ring_modes")
     given = parser.parse_args(argv)
     rows = []
-    for run in find_runs(given.runs):
-        rows.append(measure(run, given.checkpoint, given.seed))
+    places = [(run, step) for run in find_runs(given.runs) for step in given.checkpoint or [None]]
+    for run, step in places:
+        rows.append(measure(run, step, given.seed))
         row = rows[-1]
         print(
-            f"{run}: {row['covered']} of {row['modes']} modes, {100 * row['quality']:.1f} %, "
-            f"{row['seconds']:.0f} s",
+            f"{run}, step {row['step']:,}: {row['covered']} of {row['modes']} modes, "
+            f"{100 * row['quality']:.1f} %, {row['seconds']:.0f} s",
             flush=True,
         )
     out_json = given.out.with_suffix(".json")

@@ -339,6 +339,17 @@ def test_rows_measured_before_are_kept_on_request(make_run, tmp_path, ring_modes
         assert record["settings"][0]["seeds"] == seeds
 
 
+@pytest.mark.parametrize(
+    ("step", "seconds"), [(0, 0.0), (10, 5.0), (20, 10.0), (25, 18.0), (30, 26.0), (40, 26.0)]
+)
+def test_an_earlier_checkpoint_took_its_share_of_the_session(ring_modes, step, seconds):
+    sessions = [
+        {"first_step": 1, "last_step": 20, "seconds": 10.0},
+        {"first_step": 21, "last_step": 30, "seconds": 16.0},
+    ]
+    assert ring_modes.seconds_until(step, sessions) == pytest.approx(seconds)
+
+
 def test_no_run_is_one_line(tmp_path, ring_modes):
     with pytest.raises(OptionError, match="no run folder among these"):
         ring_modes.main([str(tmp_path), "--out", str(tmp_path / "modes")])
