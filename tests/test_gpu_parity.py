@@ -19,11 +19,11 @@ from tinygan.presets import PRESETS
 Open = Callable[..., Backend]
 
 # How far two losses may be apart, relative to the loss (or to 0.1, if it is smaller), after so many
-# steps. NumPy in float32 measured, beside itself in float64, at most 6e-7, 2e-5 and 1e-4 over six
-# seeds and the twelve presets: one step only rounds, but then a unit next to zero finds itself on
-# the other side of a kink, or Adam makes a whole step of a gradient that is rounding alone. What
-# sums in another order may do as much; the bounds are six to twelve times it. float64 has room for
-# the same: 2e-15, 6e-14 and 4e-13 were measured on the stand-in.
+# steps. NumPy in float32 measured, beside itself in float64, at most 6e-7, 4e-5 and 2e-4 over
+# several seeds and the twelve presets: one step only rounds, but then a unit next to zero finds
+# itself on the other side of a kink, or Adam makes a whole step of a gradient that is rounding
+# alone. What sums in another order may do as much; the bounds are four to seven times it. float64
+# has room for the same: 2e-15, 6e-14 and 4e-13 were measured on the stand-in.
 BOUNDS = {
     "float32": {1: 4e-6, 10: 2e-4, 100: 1e-3},
     "float64": {1: 1e-13, 10: 1e-11, 100: 1e-10},
@@ -70,12 +70,22 @@ def test_losses_agree_with_numpy(open_device: Open, name: str, dtype: str) -> No
 
 
 def test_the_bounds_are_those_of_rounding() -> None:
-    """Seen on the preset that it moves most with this seed."""
-    dtypes = ("float32", "float64")
-    single, double = (losses("mlp-batchnorm", get_backend("numpy", dtype)) for dtype in dtypes)
-    apart = distances(single, double)
-    assert too_far(apart) == [], apart
-    assert max(apart.values()) > BOUNDS["float32"][100] / 100  # and not very many times as wide
+    """On the preset that it moves most, with several seeds: what 100 steps make of the rounding of
+    the first is luck, whether a unit finds itself on the other side of a kink or none does."""
+    worst = dict.fromkeys(BOUNDS["float32"], 0.0)
+    for more in range(4):
+
+        def reseed(game: Any, more: int = more) -> None:
+            game.noise.seed += more
+
+        single, double = (
+            losses("mlp-batchnorm", get_backend("numpy", dtype), reseed)
+            for dtype in ("float32", "float64")
+        )
+        apart = distances(single, double)
+        worst = {steps: max(worst[steps], apart[steps]) for steps in worst}
+    assert too_far(worst) == [], worst
+    assert worst[1] > BOUNDS["float32"][1] / 100  # and not very many times as wide
 
 
 @pytest.mark.parametrize("step", [1, 10, 100])
