@@ -350,6 +350,17 @@ def test_an_earlier_checkpoint_took_its_share_of_the_session(ring_modes, step, s
     assert ring_modes.seconds_until(step, sessions) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize("packings", [(1,), (1, 2)])
+def test_the_curve_is_drawn_from_what_was_measured(make_run, tmp_path, ring_modes, packings):
+    ring_curve = importlib.import_module("ring_curve")
+    for packing in packings:
+        make_run("ring-published", "ring", f"runs/{packing}", packing=packing)
+    measured, picture = tmp_path / "modes.json", tmp_path / "modes.png"
+    ring_modes.main([str(tmp_path / "runs"), "--out", str(measured)])
+    ring_curve.main(["--measured", str(measured), "--out", str(picture)])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_no_run_is_one_line(tmp_path, ring_modes):
     with pytest.raises(OptionError, match="no run folder among these"):
         ring_modes.main([str(tmp_path), "--out", str(tmp_path / "modes")])
