@@ -72,11 +72,11 @@ def test_sources_in_steps_and_epochs() -> None:
     images = 60_000
     assert options.steps_per_epoch(images) == 234
     assert options.total_steps(images) == 50 * 234
-    assert options.steps_between("sample", images) == 10 * 234
-    assert options.steps_between("checkpoint", images) == 15 * 234
+    assert options.schedule(images).sample_every == 10 * 234
+    assert options.schedule(images).checkpoint_every == 15 * 234
     options = parse_options(["--preset", "dcgan-tf", "--sample-every", "7"], "", PRESETS)
-    assert options.steps_between("sample", images) == 7
-    assert options.steps_between("checkpoint", images) == 15 * 234
+    assert options.schedule(images).sample_every == 7
+    assert options.schedule(images).checkpoint_every == 15 * 234
     pool = parse_options(["--preset", "dcgan-pool"], "", PRESETS)
     assert pool.log_every == 100
     assert pool.preset.grid == (4, 4)

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from tinygan.run.metrics_file import OLDER_HEADER, read_metrics
 from tinygan.run.pictures import write_grid
 from tinygan.run.progress import Progress
 from tinygan.run.readings import Readings
+from tinygan.run.schedule import Schedule
 
 
 class Part:
@@ -55,20 +57,20 @@ class Training:
         self.nan_from = rest.pop("nan_from", None)
         self.copies_from = rest.pop("copies_from", math.inf)  # the monitor's business
         self.step = 0
+        often = {"sample_every": 10, "checkpoint_every": 20, "log_every": 10}
+        often |= {f.name: rest.pop(f.name) for f in fields(Schedule) if f.name in rest}
         self.run = Run(
             folder,
             {"format": 1, "preset": "tiny", "halved": True, "objective": "non-saturating"},
             {"G": self.part},
-            total_steps=total,
-            steps_per_epoch=7,
-            samples_per_step=4,
+            schedule=Schedule(total, steps_per_epoch=7, samples_per_step=4, **often),  # type: ignore[arg-type]
             readings=Readings(self.measure, get_backend("numpy")),
             sample=lambda: np.tanh(np.resize(self.part.W, (4, 5, 5, 1))),
             draw=lambda path, images: write_grid(path, images, (2, 2), (-1.0, 1.0)),
             diagnose=lambda: None if np.isfinite(self.part.W).all() else "G layer 0 Dense: W",
             resume=resume,
             progress=False,
-            **{"sample_every": 10, "checkpoint_every": 20, "log_every": 10, **rest},  # type: ignore[arg-type]
+            **rest,  # type: ignore[arg-type]
         )
 
     def measure(self) -> np.ndarray:
@@ -259,7 +261,7 @@ def test_a_non_finite_weight_never_reaches_a_checkpoint(folder: Path) -> None:
 def test_a_full_disk_is_one_error_and_loses_no_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = Training(folder, 50)
+    training = Training(folder, 50, sample_every=1000)
     real = os.fsync
 
     def full(descriptor: int) -> None:
@@ -269,7 +271,6 @@ def test_a_full_disk_is_one_error_and_loses_no_checkpoint(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    training.run._sample_every = 1000
     with pytest.raises(CheckpointError) as stopped:
         training.go()
     message = str(stopped.value)

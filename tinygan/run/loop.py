@@ -25,6 +25,7 @@ from tinygan.run.metrics_file import MetricsFile, read_metrics
 from tinygan.run.pictures import write_animation
 from tinygan.run.progress import Progress
 from tinygan.run.readings import Readings
+from tinygan.run.schedule import Schedule
 from tinygan.run.tensorboard import EventFiles
 
 SHOWN_EVERY_SECONDS = 1.0  # measurements wait on a device no longer, though reading them costs time
@@ -35,9 +36,9 @@ class Run:
     """A run folder and the steps still to do in it.
 
     ``for step in run.steps(): ...`` yields 1-based step numbers; the body makes the step. Around it
-    the run reads metrics (every `log_every` steps), writes samples and checkpoints, and stops in
-    good order at Ctrl-C, SIGTERM or a non-finite value. A monitor reads the metrics, too, and warns
-    of a game that goes wrong.
+    the run reads metrics, writes samples and checkpoints as the schedule says, and stops in good
+    order at Ctrl-C, SIGTERM or a non-finite value. A monitor reads the metrics, too, and warns of a
+    game that goes wrong.
 
     parts           what a checkpoint keeps, by name ("G", "D", "G_opt", ...)
     readings        takes the METRICS of the step just made, for the log
@@ -45,7 +46,6 @@ class Run:
     draw            (path, samples) -> picture: makes one PNG of them and returns its pixels, uint8
     diagnose        words for the first non-finite value in the networks, or None
     tensorboard     also write event files; `histograms` are arrays whose spread they show
-    keep_last       how many of the newest checkpoints are kept, besides every `keep_every`-th step
     resume          go on in `folder` from its newest checkpoint, or from the one of `from_step`
 
     Raises OptionError when the folder holds another run, CheckpointError when the checkpoint to go
@@ -58,18 +58,11 @@ class Run:
         manifest: Manifest,
         parts: Mapping[str, Stateful],
         *,
-        total_steps: int,
-        steps_per_epoch: int,
-        samples_per_step: int,
+        schedule: Schedule,
         readings: Readings,
         sample: Callable[[], np.ndarray],
         draw: Callable[[Path, np.ndarray], np.ndarray],
         diagnose: Callable[[], str | None],
-        sample_every: int,
-        checkpoint_every: int,
-        log_every: int,
-        keep_last: int = 3,
-        keep_every: int | None = None,
         resume: bool = False,
         from_step: int | None = None,
         progress: bool = True,
@@ -78,17 +71,12 @@ class Run:
     ) -> None:
         self.folder = RunFolder(Path(folder))
         self.manifest = manifest
-        self.total_steps = total_steps
         self.start = 0  # steps already made
         self._goes_back = from_step is not None  # and may go another way
         self._parts = parts
-        self._steps_per_epoch = steps_per_epoch
-        self._samples_per_step = samples_per_step
+        self._schedule = schedule
         self._readings, self._diagnose = readings, diagnose
         self._sample, self._draw = sample, draw
-        self._sample_every, self._log_every = sample_every, log_every
-        self._checkpoint_every = checkpoint_every
-        self._keep_last, self._keep_every = keep_last, keep_every
         self._show_progress = progress
         self._csv = MetricsFile(self.folder.metrics)
         self._options = manifest.get("options") or {}
@@ -113,12 +101,13 @@ class Run:
             self.start = chosen.step
 
     def steps(self) -> Iterator[int]:
-        """Yield the numbers of the steps still to do, 1-based, up to `total_steps`.
+        """Yield the numbers of the steps still to do, 1-based, up to the last.
 
         Raises NonFiniteError when a metric or a parameter is not finite (the last good checkpoint
         stays), TinyganError when the disk is full, SystemExit(130 or 143) after a signal.
         """
-        if self.start >= self.total_steps:
+        total = self._schedule.total_steps
+        if self.start >= total:
             self._nothing_to_do()
             return
         signals = StopSignals()
@@ -126,7 +115,7 @@ class Run:
         self._greet()
         kind = str((self.manifest.get("recipe") or {}).get("kind", "images"))
         bar = Progress(
-            self.start, self.total_steps, self._samples_per_step, self._show_progress, kind
+            self.start, total, self._schedule.samples_per_step, self._show_progress, kind
         )
         began, step = time.perf_counter(), self.start
         try:
@@ -134,7 +123,7 @@ class Run:
             self._open()
             # NumPy's warnings would say the same as NonFiniteError, earlier and less clearly.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                for step in range(self.start + 1, self.total_steps + 1):
+                for step in range(self.start + 1, total + 1):
                     yield step
                     saved = self._after(step, bar)
                     if signals.requested is not None:  # perhaps since a moment ago, in a picture
@@ -146,7 +135,7 @@ class Run:
             self._csv.close()
             self._record_session(step, time.perf_counter() - began)
             self._draw_curves()
-            if step == self.total_steps:
+            if step == total:
                 write_animation(self.folder.samples, self.folder.animation)
         finally:
             bar.close()
@@ -155,7 +144,7 @@ class Run:
                 self._events.close()
             self._lock.release()
             signals.restore()
-        if step < self.total_steps:
+        if step < total:
             say(f"stopped after step {step}; resume with: {resume_command(self.folder.path)}")
         else:
             say(f"finished {step} steps: {self.folder.path}")
@@ -183,7 +172,7 @@ class Run:
         checkpoints.set_aside_later(self.folder.checkpoints, self.start)
         if self._goes_back:  # else its pictures will be drawn again, the same
             self.folder.set_samples_aside(self.start)
-        self._csv.rewind(self.start, self._log_due)
+        self._csv.rewind(self.start, self._schedule.logs)
         self._remember()
         warnings = self.manifest.get("warnings", [])
         self.manifest["warnings"] = [w for w in warnings if w["step"] <= self.start]
@@ -193,16 +182,14 @@ class Run:
 
     def _greet(self) -> None:
         where = self.manifest.get("backend") or {}
-        going = f"step {self.start + 1} to {self.total_steps}"
+        going = f"step {self.start + 1} to {self._schedule.total_steps}"
         say(f"{self.folder.path}: {going} on {where.get('reason') or 'this machine'}")
 
     def _after(self, step: int, bar: Progress) -> bool:
         """Log, draw and save what is due at `step`; whether it was saved."""
-        last = step == self.total_steps
-        if self._log_due(step) or last:
+        if self._schedule.logs(step) or step == self._schedule.total_steps:
             self._readings.take(step)
-        drawing = step % self._sample_every == 0 or last
-        saving = step % self._checkpoint_every == 0 or last
+        drawing, saving = self._schedule.samples(step), self._schedule.saves(step)
         awaited = time.monotonic() - self._read_at > SHOWN_EVERY_SECONDS
         if drawing or saving or awaited or self._readings.full:
             self._report(bar)
@@ -222,12 +209,12 @@ class Run:
             for words in self._monitor.see(step, values):
                 self._warn(step, words, bar)
             self._check_finite(step, values)
-            self._csv.append(step, self._epoch(step), values)
+            self._csv.append(step, self._schedule.epoch(step), values)
             if self._events:
                 self._events.scalars(step, values)
         if readings:
             step, values = readings[-1]
-            bar.show(step, self._epoch(step), values)
+            bar.show(step, self._schedule.epoch(step), values)
         self._read_at = time.monotonic()
 
     def _warn(self, step: int, words: str, bar: Progress) -> None:
@@ -243,12 +230,6 @@ class Run:
         metrics = read_metrics(self.folder.metrics)
         for i, step in enumerate(metrics["step"]):
             self._monitor.see(int(step), {name: metrics[name][i] for name in METRICS})
-
-    def _log_due(self, step: int) -> bool:
-        return step == 1 or step % self._log_every == 0
-
-    def _epoch(self, step: int) -> int:
-        return (step - 1) // self._steps_per_epoch + 1
 
     def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
         bad = [f"{name} = {value:g}" for name, value in values.items() if not math.isfinite(value)]
@@ -286,7 +267,8 @@ class Run:
             checkpoints.save_checkpoint(self.folder.checkpoints, step, self._parts, about)
         except CheckpointError as problem:
             raise CheckpointError(f"{problem}; {self._last_good()}") from problem
-        checkpoints.prune(self.folder.checkpoints, self._keep_last, self._keep_every)
+        keep_last, keep_every = self._schedule.keep_last, self._schedule.keep_every
+        checkpoints.prune(self.folder.checkpoints, keep_last, keep_every)
         if step and time.monotonic() - self._curves_drawn > CURVES_EVERY_SECONDS:
             self._draw_curves()
 
@@ -316,8 +298,8 @@ class Run:
 
     def _nothing_to_do(self) -> None:
         say(
-            f"{self.folder.path} is already at step {self.start} of {self.total_steps}: nothing to "
-            "do (--steps and --epochs count the total)"
+            f"{self.folder.path} is already at step {self.start} of {self._schedule.total_steps}: "
+            "nothing to do (--steps and --epochs count the total)"
         )
         # Perhaps it was killed between its last step and its pictures.
         saved = Checkpoint(self.folder.checkpoints, self.start).json_path

@@ -120,7 +120,7 @@ def open_run(
 
     Raises DataError or OptionError when a resumed run was started on other data or elsewhere.
     """
-    preset, n = options.preset, len(data)
+    preset = options.preset
     manifest = make_manifest(options, game.G.backend, data)
     on_numpy = game.G.backend.name == "numpy"
     if on_numpy and options.recorded and (note := other_threads(options.recorded)):
@@ -139,18 +139,11 @@ def open_run(
             "G_optimiser": G_optimiser,
             "D_optimiser": D_optimiser,
         },
-        total_steps=options.total_steps(n),
-        steps_per_epoch=options.steps_per_epoch(n),
-        samples_per_step=preset.samples_per_batch * preset.k,
+        schedule=options.schedule(len(data)),
         readings=Readings(game.measure, game.G.backend),
         sample=grid_sampler(preset, game.G, game.noise),
         draw=draw or picture_of(preset, data, game),
         diagnose=game.first_nonfinite,
-        sample_every=options.steps_between("sample", n),
-        checkpoint_every=options.steps_between("checkpoint", n),
-        log_every=options.log_every,
-        keep_last=options.keep_last,
-        keep_every=options.keep_every,
         resume=options.resume,
         from_step=options.from_step,
         tensorboard=options.tensorboard,

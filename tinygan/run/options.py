@@ -20,6 +20,7 @@ from tinygan.presets import PAIRS, PRESETS, Preset
 from tinygan.run.arguments import one_line_errors
 from tinygan.run.folder import Manifest, RunFolder
 from tinygan.run.parser import CONDITIONAL, make_parser
+from tinygan.run.schedule import Schedule
 
 DEFAULTS: dict[str, Any] = {
     "backend": "auto",
@@ -131,7 +132,20 @@ class Options:
             raise OptionError(f"preset {self.preset.name} has no length: give --steps or --epochs")
         return self.steps
 
-    def steps_between(self, what: str, images: int) -> int:
+    def schedule(self, images: int) -> Schedule:
+        """All that a run needs to know of it, for a data set of so many images."""
+        return Schedule(
+            total_steps=self.total_steps(images),
+            steps_per_epoch=self.steps_per_epoch(images),
+            samples_per_step=self.preset.samples_per_batch * self.preset.k,
+            sample_every=self._steps_between("sample", images),
+            checkpoint_every=self._steps_between("checkpoint", images),
+            log_every=self.log_every,
+            keep_last=self.keep_last,
+            keep_every=self.keep_every,
+        )
+
+    def _steps_between(self, what: str, images: int) -> int:
         """Steps from one "sample" grid, or "checkpoint", to the next."""
         steps, epochs = getattr(self, f"{what}_every"), getattr(self.preset, f"{what}_every_epochs")
         if steps is None and epochs is not None:
