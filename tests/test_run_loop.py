@@ -114,7 +114,7 @@ def no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Drawing takes most of the time here; the tests of it are in test_run_files.py."""
     if request.function is not test_a_run_leaves_everything_it_promises:
         monkeypatch.setattr(
-            "tinygan.run.loop.write_curves", lambda path, *_, **__: path.write_bytes(b"drawn")
+            "tinygan.run.log.write_curves", lambda path, *_, **__: path.write_bytes(b"drawn")
         )
 
 

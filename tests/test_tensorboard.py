@@ -61,7 +61,7 @@ def training(folder: Path, total: int, **rest: object) -> Training:
 
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinygan.run.loop.write_curves", lambda *_, **__: None)
+    monkeypatch.setattr("tinygan.run.log.write_curves", lambda *_, **__: None)
 
 
 def test_losses_weights_and_grids_are_in_the_event_files(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def train(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr("tinygan.run.loop.write_curves", lambda *_, **__: None)
+    monkeypatch.setattr("tinygan.run.log.write_curves", lambda *_, **__: None)
     return lambda *words: module.main([*map(str, words)])
 
 

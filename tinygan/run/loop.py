@@ -13,20 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from tinygan.errors import CheckpointError, NonFiniteError
-from tinygan.gan.algorithm1 import METRICS
-from tinygan.gan.monitor import Monitor
-from tinygan.gan.objectives import CROSS_ENTROPIES
 from tinygan.run import checkpoint as checkpoints
 from tinygan.run.checkpoint import Checkpoint, Stateful
 from tinygan.run.folder import FolderLock, Manifest, RunFolder
 from tinygan.run.interrupt import StopSignals
-from tinygan.run.losses import write_curves
-from tinygan.run.metrics_file import MetricsFile, read_metrics
+from tinygan.run.log import Arrays, Log
+from tinygan.run.metrics_file import read_metrics
 from tinygan.run.pictures import write_animation
 from tinygan.run.progress import Progress
 from tinygan.run.readings import Readings
 from tinygan.run.schedule import Schedule
-from tinygan.run.tensorboard import EventFiles
 
 SHOWN_EVERY_SECONDS = 1.0  # measurements wait on a device no longer, though reading them costs time
 CURVES_EVERY_SECONDS = 60.0  # losses.png is drawn anew at a checkpoint, but no more often
@@ -40,12 +36,13 @@ class Run:
     order at Ctrl-C, SIGTERM or a non-finite value. A monitor reads the metrics, too, and warns of a
     game that goes wrong.
 
+    schedule        how many steps, and what is done how often
     parts           what a checkpoint keeps, by name ("G", "D", "G_opt", ...)
     readings        takes the METRICS of the step just made, for the log
     sample          what G makes of a fixed noise batch, as NumPy has it
     draw            (path, samples) -> picture: makes one PNG of them and returns its pixels, uint8
     diagnose        words for the first non-finite value in the networks, or None
-    tensorboard     also write event files; `histograms` are arrays whose spread they show
+    tensorboard     also write event files; `histograms` gives arrays whose spread they show
     resume          go on in `folder` from its newest checkpoint, or from the one of `from_step`
 
     Raises OptionError when the folder holds another run, CheckpointError when the checkpoint to go
@@ -67,7 +64,7 @@ class Run:
         from_step: int | None = None,
         progress: bool = True,
         tensorboard: bool = False,
-        histograms: Callable[[], Mapping[str, np.ndarray]] = dict,
+        histograms: Arrays = dict,
     ) -> None:
         self.folder = RunFolder(Path(folder))
         self.manifest = manifest
@@ -78,19 +75,10 @@ class Run:
         self._readings, self._diagnose = readings, diagnose
         self._sample, self._draw = sample, draw
         self._show_progress = progress
-        self._csv = MetricsFile(self.folder.metrics)
-        self._options = manifest.get("options") or {}
-        self._objective = str(manifest.get("objective", "non-saturating"))
-        bounded = bool(self._options.get("penalty") or self._options.get("clip"))
-        self._monitor = Monitor(self._objective, bounded)
+        self._log = Log(self.folder, manifest, schedule, tensorboard)
         self._lock = FolderLock(self.folder.path)
-        self._curves_drawn = self._read_at = -math.inf
+        self._read_at = -math.inf
         self._histograms = histograms
-        self._events = (
-            EventFiles(self.folder.tensorboard, self._objective not in CROSS_ENTROPIES)
-            if tensorboard
-            else None
-        )
         if not resume:
             self.folder.refuse_used()
             self.folder.create()
@@ -132,16 +120,13 @@ class Run:
                             self._check_finite(step, {})
                             self._checkpoint(step)
                         break
-            self._csv.close()
             self._record_session(step, time.perf_counter() - began)
-            self._draw_curves()
+            self._log.draw_curves()
             if step == total:
                 write_animation(self.folder.samples, self.folder.animation)
         finally:
             bar.close()
-            self._csv.close()
-            if self._events:
-                self._events.close()
+            self._log.close()
             self._lock.release()
             signals.restore()
         if step < total:
@@ -163,21 +148,14 @@ class Run:
         self.folder.clean()
         checkpoints.clean(self.folder.checkpoints)
         if self.start == 0 and not checkpoints.list_checkpoints(self.folder.checkpoints):
-            self._csv.start()
-            if self._events:
-                self._events.open(0)
+            self._log.begin()
             self._write_samples(0)
             self._checkpoint(0)  # a run that is killed early can be resumed, too
             return
         checkpoints.set_aside_later(self.folder.checkpoints, self.start)
         if self._goes_back:  # else its pictures will be drawn again, the same
             self.folder.set_samples_aside(self.start)
-        self._csv.rewind(self.start, self._schedule.logs)
-        self._remember()
-        warnings = self.manifest.get("warnings", [])
-        self.manifest["warnings"] = [w for w in warnings if w["step"] <= self.start]
-        if self._events:
-            self._events.open(self.start + 1)
+        self._log.go_on(self.start)
         self.folder.write_manifest(self.manifest)  # --steps may have changed
 
     def _greet(self) -> None:
@@ -206,30 +184,15 @@ class Run:
         """Read what was measured, and tell the monitor, the log and whoever looks on."""
         readings = self._readings.read()
         for step, values in readings:
-            for words in self._monitor.see(step, values):
-                self._warn(step, words, bar)
+            for words in self._log.see(step, values):
+                with bar.aside():
+                    say(f"step {step}: warning: {words}")
             self._check_finite(step, values)
-            self._csv.append(step, self._schedule.epoch(step), values)
-            if self._events:
-                self._events.scalars(step, values)
+            self._log.write(step, values)
         if readings:
             step, values = readings[-1]
             bar.show(step, self._schedule.epoch(step), values)
         self._read_at = time.monotonic()
-
-    def _warn(self, step: int, words: str, bar: Progress) -> None:
-        """Say it, and keep it in run.json."""
-        known = self.manifest.get("warnings", [])
-        self.manifest["warnings"] = [*known, {"step": step, "warning": words}]
-        self.folder.write_manifest(self.manifest)
-        with bar.aside():
-            say(f"step {step}: warning: {words}")
-
-    def _remember(self) -> None:
-        """Let the monitor see what an earlier process saw, and say nothing of it again."""
-        metrics = read_metrics(self.folder.metrics)
-        for i, step in enumerate(metrics["step"]):
-            self._monitor.see(int(step), {name: metrics[name][i] for name in METRICS})
 
     def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
         bad = [f"{name} = {value:g}" for name, value in values.items() if not math.isfinite(value)]
@@ -254,14 +217,10 @@ class Run:
 
     def _write_samples(self, step: int) -> None:
         picture = self._draw(self.folder.sample(step), self._sample())
-        if self._events:
-            self._events.grid(step, picture)
-            self._events.histograms(step, self._histograms())
+        self._log.show(step, picture, self._histograms)
 
     def _checkpoint(self, step: int) -> None:
-        self._csv.sync()
-        if self._events:
-            self._events.flush()
+        self._log.sync()
         about = {"preset": self.manifest.get("preset"), "versions": self.manifest.get("versions")}
         try:
             checkpoints.save_checkpoint(self.folder.checkpoints, step, self._parts, about)
@@ -269,21 +228,8 @@ class Run:
             raise CheckpointError(f"{problem}; {self._last_good()}") from problem
         keep_last, keep_every = self._schedule.keep_last, self._schedule.keep_every
         checkpoints.prune(self.folder.checkpoints, keep_last, keep_every)
-        if step and time.monotonic() - self._curves_drawn > CURVES_EVERY_SECONDS:
-            self._draw_curves()
-
-    def _draw_curves(self) -> None:
-        metrics = read_metrics(self.folder.metrics)
-        if metrics["step"]:
-            write_curves(
-                self.folder.losses,
-                metrics,
-                halved=bool(self.manifest.get("halved", False)),
-                objective=self._objective,
-                real_target=float(self._options.get("real_target", 1.0)),
-                title=str(self.manifest.get("preset", "")),
-            )
-        self._curves_drawn = time.monotonic()
+        if step:
+            self._log.draw_curves(unless_within=CURVES_EVERY_SECONDS)
 
     def _record_session(self, step: int, seconds: float) -> None:
         """Append to run.json which steps this process made and how long they took."""
@@ -304,7 +250,7 @@ class Run:
         # Perhaps it was killed between its last step and its pictures.
         saved = Checkpoint(self.folder.checkpoints, self.start).json_path
         if _older(self.folder.losses, saved):
-            self._draw_curves()
+            self._log.draw_curves()
         if _older(self.folder.animation, saved):
             write_animation(self.folder.samples, self.folder.animation)
 
