@@ -30,6 +30,8 @@ from tinygan.run.progress import Progress
 from tinygan.run.readings import Readings
 from tinygan.run.schedule import Schedule
 
+MANIFEST = {"format": 1, "preset": "tiny", "halved": True, "objective": "non-saturating"}
+
 
 class Part:
     """A stand-in for a network: its state is a function of all the steps it has made."""
@@ -61,7 +63,7 @@ class Training:
         often |= {f.name: rest.pop(f.name) for f in fields(Schedule) if f.name in rest}
         self.run = Run(
             folder,
-            {"format": 1, "preset": "tiny", "halved": True, "objective": "non-saturating"},
+            {**MANIFEST, "sessions": rest.pop("sessions", [])},
             {"G": self.part},
             schedule=Schedule(total, steps_per_epoch=7, samples_per_step=4, **often),  # type: ignore[arg-type]
             readings=Readings(self.measure, get_backend("numpy")),
@@ -103,6 +105,10 @@ def waiting(training: Training, rows: int = 16) -> Training:
 
 def steps_kept(folder: Path) -> list[int]:
     return sorted(int(p.stem[5:]) for p in (folder / "checkpoints").glob("*.json"))
+
+
+def sessions_of(folder: Path) -> list[dict[str, object]]:
+    return json.loads((folder / "run.json").read_text())["sessions"]
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -158,9 +164,20 @@ def test_a_run_leaves_everything_it_promises(folder: Path) -> None:
         assert getattr(animation, "n_frames", 1) >= 2
     with Image.open(folder / "losses.png") as curves:
         assert min(curves.size) > 300
-    (session,) = json.loads((folder / "run.json").read_text())["sessions"]
+    (session,) = sessions_of(folder)
     assert (session["first_step"], session["last_step"]) == (1, 45)
     assert not list(folder.rglob(".*.tmp"))
+
+
+def test_a_killed_process_has_said_how_long_its_kept_steps_took(folder: Path) -> None:
+    killed = Training(folder, 80)
+    for step in killed.run.steps():
+        if step == 50:
+            break  # without a word: its last checkpoint is of step 40
+    Training(folder, 80, resume=True, sessions=sessions_of(folder)).go()
+    first, second = sessions_of(folder)
+    assert (first["first_step"], first["last_step"]) == (1, 40)
+    assert (second["first_step"], second["last_step"]) == (41, 80)
 
 
 @pytest.mark.parametrize("stop", [40, 45])

@@ -78,6 +78,8 @@ class Run:
         self._log = Log(self.folder, manifest, schedule, tensorboard)
         self._lock = FolderLock(self.folder.path)
         self._read_at = -math.inf
+        self._began = math.nan
+        self._earlier = list(manifest.get("sessions", []))
         self._histograms = histograms
         if not resume:
             self.folder.refuse_used()
@@ -105,7 +107,7 @@ class Run:
         bar = Progress(
             self.start, total, self._schedule.samples_per_step, self._show_progress, kind
         )
-        began, step = time.perf_counter(), self.start
+        self._began, step = time.perf_counter(), self.start
         try:
             signals.install()
             self._open()
@@ -120,7 +122,7 @@ class Run:
                             self._check_finite(step, {})
                             self._checkpoint(step)
                         break
-            self._record_session(step, time.perf_counter() - began)
+            self._record_session(step)
             self._log.draw_curves()
             if step == total:
                 write_animation(self.folder.samples, self.folder.animation)
@@ -229,17 +231,18 @@ class Run:
         keep_last, keep_every = self._schedule.keep_last, self._schedule.keep_every
         checkpoints.prune(self.folder.checkpoints, keep_last, keep_every)
         if step:
+            self._record_session(step)  # a process that is killed says nothing more
             self._log.draw_curves(unless_within=CURVES_EVERY_SECONDS)
 
-    def _record_session(self, step: int, seconds: float) -> None:
-        """Append to run.json which steps this process made and how long they took."""
+    def _record_session(self, step: int) -> None:
+        """Write to run.json which steps this process has made and how long they took."""
         session = {
             "first_step": self.start + 1,
             "last_step": step,
-            "seconds": round(seconds, 1),
+            "seconds": round(time.perf_counter() - self._began, 1),
             "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-        self.manifest["sessions"] = [*self.manifest.get("sessions", []), session]
+        self.manifest["sessions"] = [*self._earlier, session]
         self.folder.write_manifest(self.manifest)
 
     def _nothing_to_do(self) -> None:
