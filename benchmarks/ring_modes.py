@@ -3,11 +3,11 @@
     python benchmarks/ring_modes.py runs                   # every run in a folder, or some of them:
     python benchmarks/ring_modes.py runs/ring-best-* --add  # beside what was measured before
 
-Each run is measured as `python -m tinygan evaluate RUN --metric modes` measures it: 2 500 samples
-of its newest checkpoint (or of --checkpoint STEP ...), PacGAN's definitions. Runs of one preset
-with the same options are one row. The wall time is what run.json recorded; of a session that went
-on behind the checkpoint it is the share of its steps. Writes benchmarks/results/ring_modes.json
-and .md.
+Each run is measured as `python -m tinygan evaluate RUN --metric modes [--refresh N]` measures it:
+2 500 samples of its newest checkpoint (or of --checkpoint STEP ...), PacGAN's definitions. Runs of
+one preset with the same options are one row. The wall time is what run.json recorded; of a session
+that went on behind the checkpoint it is the share of its steps. Writes
+benchmarks/results/ring_modes.json and .md.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def find_runs(given: list[Path]) -> list[Path]:
     return runs
 
 
-def measure(run: Path, checkpoint: int | None, seed: int) -> Row:
+def measure(run: Path, checkpoint: int | None, seed: int, refresh: int) -> Row:
     """The figures of one run."""
-    generator = load_generator(run, checkpoint, "numpy")
+    generator = load_generator(run, checkpoint, "numpy", refresh=refresh)
     result, manifest = evaluate_modes(generator, seed), generator.manifest
     backend, machine = manifest["backend"], manifest.get("machine") or {}
     return {
-        "setting": setting(manifest),
+        "setting": setting(manifest) + refreshed(refresh),
         "packing": manifest["options"].get("packing", 1),
         "preset": manifest["preset"],
         "data": result["data"],
@@ -104,6 +104,11 @@ def setting(manifest: dict[str, Any]) -> str:
         if name not in APART and value != own[name]
     ]
     return ", ".join(words)
+
+
+def refreshed(minibatches: int) -> str:
+    """What a setting's name says of BatchNorm's statistics."""
+    return f", statistics of {minibatches} new minibatches" if minibatches else ""
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float | None]:
@@ -209,13 +214,20 @@ def main(argv: list[str] | None = None) -> None:
         "--checkpoint", type=whole(0), metavar="STEP", nargs="+", help="not the newest"
     )
     parser.add_argument("--seed", type=whole(0), default=0, help="of the 2 500 samples (0)")
+    parser.add_argument(
+        "--refresh",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="minibatches that BatchNorm's running statistics see first, as in evaluate",
+    )
     parser.add_argument("--add", action="store_true", help="keep the rows of other runs")
     parser.add_argument("--out", type=Path, default=RESULTS / "ring_modes")
     given = parser.parse_args(argv)
     rows = []
     places = [(run, step) for run in find_runs(given.runs) for step in given.checkpoint or [None]]
     for run, step in places:
-        rows.append(measure(run, step, given.seed))
+        rows.append(measure(run, step, given.seed, given.refresh))
         row = rows[-1]
         print(
             f"{run}, step {row['step']:,}: {row['covered']} of {row['modes']} modes, "

@@ -339,6 +339,16 @@ def test_rows_measured_before_are_kept_on_request(make_run, tmp_path, ring_modes
         assert record["settings"][0]["seeds"] == seeds
 
 
+def test_refreshed_statistics_are_another_setting(make_run, tmp_path, ring_modes):
+    run, out = make_run("ring-published", "ring"), tmp_path / "modes"
+    ring_modes.main([str(run), "--out", str(out)])
+    ring_modes.main([str(run), "--out", str(out), "--refresh", "3", "--add"])
+    settings = json.loads(out.with_suffix(".json").read_text())["settings"]
+    name = "ring-published"
+    assert [s["setting"] for s in settings] == [name, f"{name}, statistics of 3 new minibatches"]
+    assert settings[1]["published"] == [6.3, 0.982]
+
+
 @pytest.mark.parametrize(
     ("step", "seconds"), [(0, 0.0), (10, 5.0), (20, 10.0), (25, 18.0), (30, 26.0), (40, 26.0)]
 )

@@ -50,7 +50,7 @@ def sample(given: argparse.Namespace) -> None:
     out: Path = given.out or given.run / "generated.npz"
     if out.suffix not in (".npz", ".png"):
         raise OptionError(f"--out {out}: expected a name that ends in .npz or .png")
-    generator = load_generator(given.run, given.checkpoint, given.backend, given.average_from)
+    generator = _load(given)
     labels = generator.labels(given.n, _asked(given.labels))
     samples = generator.own_numbers(generator.samples(given.n, given.seed, labels))
     kind, (low, high) = generator.preset.kind, generator.preset.value_range
@@ -68,6 +68,13 @@ def sample(given: argparse.Namespace) -> None:
     print(
         f"{out}: {given.n} {kind} {samples.shape[1:]}{within} from "
         f"{generator.describe()}, seed {given.seed}{_of_labels(labels)}"
+    )
+
+
+def _load(given: argparse.Namespace) -> Generator:
+    """G with the weights and statistics that the command line asks for."""
+    return load_generator(
+        given.run, given.checkpoint, given.backend, given.average_from, given.refresh
     )
 
 
@@ -186,7 +193,7 @@ def evaluate(given: argparse.Namespace) -> None:
     read_results(place.evaluation)  # rather now than after the work
     if given.metric != "parzen" and given.split is not None:
         raise OptionError("--split goes with --metric parzen")
-    generator = load_generator(given.run, given.checkpoint, given.backend, given.average_from)
+    generator = _load(given)
     if given.metric != "modes":
         require_images(generator, given.metric)
     if given.metric == "modes":

@@ -53,8 +53,17 @@ class Player:
         return f"checkpoint {self.step}"
 
 
+@dataclass(frozen=True)
 class Generator(Player):
     """G, which draws: `batches` and `samples`."""
+
+    refreshed: int = 0  # minibatches that its running statistics have seen since training
+
+    def describe(self) -> str:
+        words = super().describe()
+        return (
+            f"{words}, statistics of {self.refreshed} new minibatches" if self.refreshed else words
+        )
 
     def labels(self, n: int, asked: Sequence[int] | None = None) -> np.ndarray | None:
         """What to ask for: `asked` (none: every class) again and again, int64 (n,).
@@ -117,16 +126,39 @@ def load_generator(
     step: int | None = None,
     backend: str = "auto",
     average_from: int | None = None,
+    refresh: int = 0,
 ) -> Generator:
     """G as the newest checkpoint of the run in `folder` (or the one of `step`) has it.
 
     With `average_from` its weights are the mean over every kept checkpoint from that step on
     (Polyak & Juditsky 1992): the players circle around their equilibrium, and the middle of a
     circle is nearer to it than any point of the circle.
-    Raises OptionError or CheckpointError, as `load_run`; also when the preset is not known here.
+    `refresh` lets BatchNorm's running statistics take in so many new minibatches of this G [bn.9]:
+    those of a checkpoint lag behind a G that moves, those of a mean were no G's at all.
+    Raises OptionError or CheckpointError, as `load_run`; also when the preset is not known here, or
+    there is nothing to refresh.
     """
     G = load_player(folder, "G", step, backend, average_from)
-    return Generator(G.network, G.preset, G.manifest, G.steps)
+    if refresh:
+        _refresh_statistics(G, refresh)
+    return Generator(G.network, G.preset, G.manifest, G.steps, refresh)
+
+
+def _refresh_statistics(player: Player, minibatches: int) -> None:
+    """As in training, minibatch by minibatch, but G holds still: [bn.9]."""
+    G, preset = player.network, player.preset
+    if not G.statistics.size:
+        raise OptionError(
+            f"--refresh: the G of {preset.name} has no BatchNorm, so no statistics to refresh"
+        )
+    noise = Noise(0, G.backend)
+    cache = G.cache("refresh", noise=noise)
+    for noise.step in range(1, minibatches + 1):
+        z = preset.draw_latent(noise, "refresh", preset.samples_per_batch)
+        if preset.labels.classes:
+            cache.condition = preset.draw_labels(noise, "refresh/labels", len(z))
+        G.forward(z, cache)
+        G.update_statistics(cache)
 
 
 def load_player(
