@@ -366,7 +366,7 @@ def test_the_curve_is_drawn_from_what_was_measured(make_run, tmp_path, ring_mode
     for packing in packings:
         make_run("ring-published", "ring", f"runs/{packing}", packing=packing)
     measured, picture = tmp_path / "modes.json", tmp_path / "modes.png"
-    ring_modes.main([str(tmp_path / "runs"), "--out", str(measured)])
+    ring_modes.main([str(tmp_path / "runs"), "--refresh", "50", "--out", str(measured)])
     ring_curve.main(["--measured", str(measured), "--out", str(picture)])
     assert picture.read_bytes().startswith(b"\x89PNG")
 
