@@ -81,13 +81,18 @@ def measure(run: Path, checkpoint: int | None, seed: int, refresh: int) -> Row:
 
 
 def seconds_until(step: int, sessions: list[dict[str, Any]]) -> float:
-    """How long a run took to get there."""
-    total = 0.0
-    for s in sessions:
-        steps = s["last_step"] - s["first_step"] + 1
-        made = min(steps, max(0, step - s["first_step"] + 1))
-        total += s["seconds"] * made / max(1, steps)
-    return total
+    """How long a run took to get there: of each session, the share of the steps that were kept.
+
+    Steps of which no session tells (older versions forgot those of a killed process) are taken to
+    have been as long as the others.
+    """
+    total, told, last = 0.0, 0, step
+    for s in reversed(sessions):
+        first, steps = s["first_step"], s["last_step"] - s["first_step"] + 1
+        kept = max(0, min(s["last_step"], last) - first + 1)
+        total, told = total + s["seconds"] * kept / max(1, steps), told + kept
+        last = min(last, first - 1)  # what came before and lies behind it was made anew
+    return total * step / max(1, told)
 
 
 def setting(manifest: dict[str, Any]) -> str:
@@ -216,7 +221,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=whole(0), default=0, help="of the 2 500 samples (0)")
     parser.add_argument(
         "--refresh",
-        type=whole(0),
+        type=whole(1),
         default=0,
         metavar="N",
         help="minibatches that BatchNorm's running statistics see first, as in evaluate",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tinygan.__main__ import main
 from tinygan.backend import get_backend
@@ -117,6 +118,19 @@ def test_the_commands_say_so(make_run, capsys):
     with np.load(run / "a.npz") as file:
         samples = load_generator(run, backend="numpy", refresh=2).samples(3)
         np.testing.assert_array_equal(file["samples"], samples)
+
+
+def test_an_exported_G_has_them_too(make_run, capsys):
+    run = make_run()
+    asked = [str(run), "--backend", "numpy", "--refresh", "2", "--to", str(run / "g.safetensors")]
+    main(["export", *asked])
+    assert "checkpoint 7, statistics of 2 new minibatches" in capsys.readouterr().out
+    tensors = load_file(run / "g.safetensors")
+    running, _ = first_layer(load_generator(run, backend="numpy", refresh=2).network)
+    np.testing.assert_array_equal(tensors["1.running_var"], running)
+    with pytest.raises(SystemExit):
+        main(["export", *asked, "--player", "D"])
+    assert "error: --refresh is for G" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--refresh", "3"], ["--refresh", "0"], ["--refresh", "many"]])

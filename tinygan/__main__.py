@@ -93,13 +93,13 @@ def _add_checkpoint(command: argparse.ArgumentParser, seed: bool = True) -> None
     )
     if seed:
         add("--seed", type=whole(0, 2**64 - 1), default=0, metavar="S", help="of the noise z (0)")
-        add(
-            "--refresh",
-            type=whole(1),
-            default=0,
-            metavar="N",
-            help="first let BatchNorm's running statistics take in N new minibatches of this G",
-        )
+    add(
+        "--refresh",
+        type=whole(1),
+        default=0,
+        metavar="N",
+        help="first let BatchNorm's running statistics take in N new minibatches of this G",
+    )
     add("--backend", choices=NAMES, default="auto")
 
 

@@ -32,7 +32,7 @@ from tinygan.run.folder import RunFolder
 from tinygan.run.metrics_file import read_metrics
 from tinygan.run.pictures import write_grid
 from tinygan.run.plane import write_points
-from tinygan.run.rebuild import Generator, load_generator, load_player
+from tinygan.run.rebuild import Generator, Player, load_generator, load_player
 from tinygan.run.sine_pictures import write_curve_picture
 
 # What is not worth a word in `info`.
@@ -78,6 +78,12 @@ def _load(given: argparse.Namespace) -> Generator:
     )
 
 
+def _load_discriminator(given: argparse.Namespace) -> Player:
+    if given.refresh:
+        raise OptionError("--refresh is for G: D's statistics are of the data, too")
+    return load_player(given.run, "D", given.checkpoint, given.backend, given.average_from)
+
+
 def _draw(out: Path, samples: np.ndarray, generator: Generator, labels: str | None) -> None:
     """One picture of them, as fits their kind."""
     kind, value_range = generator.preset.kind, generator.preset.value_range
@@ -120,9 +126,7 @@ def export(given: argparse.Namespace) -> None:
     """Write a player's tensors, and what they are, for other libraries."""
     if given.to.suffix != ".safetensors":
         raise OptionError(f"--to {given.to}: expected a name that ends in .safetensors")
-    player = load_player(
-        given.run, given.player, given.checkpoint, given.backend, given.average_from
-    )
+    player = _load(given) if given.player == "G" else _load_discriminator(given)
     tensors, about = describe_player(player)
     write_bytes(given.to, to_safetensors(tensors, about))
     count = player.network.parameter_count

@@ -85,7 +85,7 @@ class Generator(Player):
         return np.resize(cycle, n)
 
     def samples(self, n: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
-        """`n` samples, float32 (n, H, W, C) or (n, D), a function of (checkpoint, seed).
+        """`n` samples, float32 (n, H, W, C) or (n, D), a function of (this G, seed).
 
         `labels` (n,) are asked of a conditional G, every class in turn where none are given.
         BatchNorm uses its running statistics, so that no sample depends on its neighbours; the
@@ -134,7 +134,7 @@ def load_generator(
     (Polyak & Juditsky 1992): the players circle around their equilibrium, and the middle of a
     circle is nearer to it than any point of the circle.
     `refresh` lets BatchNorm's running statistics take in so many new minibatches of this G [bn.9]:
-    those of a checkpoint lag behind a G that moves, those of a mean were no G's at all.
+    those of a checkpoint lag behind a G that moves, the mean of several is of no G at all.
     Raises OptionError or CheckpointError, as `load_run`; also when the preset is not known here, or
     there is nothing to refresh.
     """
@@ -145,7 +145,7 @@ def load_generator(
 
 
 def _refresh_statistics(player: Player, minibatches: int) -> None:
-    """As in training, minibatch by minibatch, but G holds still: [bn.9]."""
+    """As in training, minibatch by minibatch, but G holds still: [bn.9]. Always the same draws."""
     G, preset = player.network, player.preset
     if not G.statistics.size:
         raise OptionError(
