@@ -79,6 +79,7 @@ def _load(given: argparse.Namespace) -> Generator:
 
 
 def _load_discriminator(given: argparse.Namespace) -> Player:
+    """D in the same way; its statistics could not be made anew without the data."""
     if given.refresh:
         raise OptionError("--refresh is for G: D's statistics are of the data, too")
     return load_player(given.run, "D", given.checkpoint, given.backend, given.average_from)
