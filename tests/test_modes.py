@@ -11,21 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fresh_run import fresh_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygan import Network, Noise, get_backend
 from tinygan.__main__ import main
 from tinygan.data.points import Mixture
-from tinygan.data.worlds import WORLDS, grid_mixture, load_world, pair_mixture, ring_mixture
+from tinygan.data.worlds import grid_mixture, pair_mixture, ring_mixture
 from tinygan.errors import DataError, OptionError, ShapeError
 from tinygan.metrics.modes import SAMPLES, ModeScore, mode_coverage, perfect_quality
-from tinygan.presets import get_preset
 from tinygan.run.atomic import write_json
-from tinygan.run.checkpoint import save_checkpoint
 from tinygan.run.evaluate import append_result, describe, read_results
-from tinygan.run.folder import FORMAT
-from tinygan.run.manifest import describe_data
 
 RING = ring_mixture()
 
@@ -213,22 +209,8 @@ def test_no_generator_is_told_apart_better_than_one_that_drops_modes(modes, m, s
 def make_run(tmp_path):
     """A function that makes a run folder whose G is fresh, of a preset on a data set."""
 
-    def make(preset: str, data: str, folder: str = "run", seed: int = 0, **others) -> Path:
-        recipe, backend = get_preset(preset), get_backend("numpy")
-        noise = Noise(seed, backend)
-        G = Network(recipe.generator(None, recipe.labels), (recipe.latent,), backend, "G", noise)
-        about = {"name": data}
-        if data in WORLDS:
-            about = describe_data(load_world(data))
-        run = tmp_path / folder
-        (run / "checkpoints").mkdir(parents=True)
-        options = {"data": data, "dtype": "float32", **others}
-        manifest = {"format": FORMAT, "preset": preset, "options": options, "data": about}
-        session = {"first_step": 1, "last_step": 7, "seconds": 60.0 * (seed + 1)}
-        manifest |= {"seed": seed, "sessions": [session]}
-        write_json(run / "run.json", manifest)
-        save_checkpoint(run / "checkpoints", 7, {"G": G}, {})
-        return run
+    def make(preset: str, data: str, folder: str = "run", **others) -> Path:
+        return fresh_run(tmp_path / folder, preset, data, **others)
 
     return make
 

@@ -7,19 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fresh_run import fresh_run
 from safetensors.numpy import load_file
 
 from tinygan.__main__ import main
-from tinygan.backend import get_backend
-from tinygan.data import load_world
 from tinygan.nn import Network
 from tinygan.noise import Noise
-from tinygan.presets import get_preset
-from tinygan.run.atomic import write_json
-from tinygan.run.checkpoint import save_checkpoint
-from tinygan.run.folder import FORMAT
-from tinygan.run.manifest import describe_data
-from tinygan.run.options import overridden
 from tinygan.run.rebuild import load_generator
 
 MOMENTUM = 0.95  # of ring-published
@@ -30,18 +23,7 @@ def make_run(tmp_path: Path):
     """A function that makes the folder of a run with one checkpoint of a fresh G."""
 
     def make(preset: str = "ring-published", data: str = "ring", **options) -> Path:
-        recipe, backend = get_preset(preset), get_backend("numpy")
-        labels = overridden(recipe, options).labels
-        G = Network(
-            recipe.generator(None, labels), (recipe.latent,), backend, "G", Noise(0, backend)
-        )
-        (tmp_path / "checkpoints").mkdir()
-        about = describe_data(load_world(data)) if recipe.kind == "points" else {"name": data}
-        options |= {"dtype": "float32", "data": data}
-        manifest = {"format": FORMAT, "preset": preset, "options": options, "data": about}
-        write_json(tmp_path / "run.json", manifest)
-        save_checkpoint(tmp_path / "checkpoints", 7, {"G": G}, {})
-        return tmp_path
+        return fresh_run(tmp_path / "run", preset, data, **options)
 
     return make
 
